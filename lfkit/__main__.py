@@ -1,0 +1,190 @@
+"""The command line: python -m lfkit train | validate | predict | synth."""
+
+import argparse
+import json
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+from tqdm.auto import tqdm
+
+from lfkit.checkpoint import WEIGHTS, load_model
+from lfkit.config import SentenceParser, add_training_arguments, check_arguments, whole
+from lfkit.dashboard import Dashboard, plot_loss
+from lfkit.devices import choose_device
+from lfkit.disparity import nearest_peak
+from lfkit.engine import fit
+from lfkit.inference import predict_scene
+from lfkit.lightfield import SCENE_LISTS, Scene, as_byte, find_scenes, is_scene, load_scene, read_scene_list, write_pfm, write_synthetic
+from lfkit.metrics import BAD_PIX, BENCHMARK_BORDER, compute_bad_pix, compute_mse
+from lfkit.synthetic import synthesize
+from lfkit.visual import disp_limits, save_disparity
+
+logger = logging.getLogger("lfkit")
+
+
+def train(args: argparse.Namespace) -> None:
+    """Trains, or goes on with a run."""
+    check_arguments(args)
+    board = None
+    for report in fit(args):
+        if args.if_visdom:
+            name = report["log_path"].name
+            board = board or Dashboard(name, args.visdom_server, args.visdom_port, report["log_path"] / "visdom.log")
+            plot_loss(board, report["epoch"], report)
+
+
+def expand_scenes(paths: Sequence[str]) -> list[Path]:
+    """The scenes that the paths name: a scene stands for itself, a data directory for its testing_images.txt, or for all of its scenes."""
+    scenes = []
+    for path in map(Path, paths):
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: no such file or directory")
+        if is_scene(path):
+            scenes.append(path)
+            continue
+        found = find_scenes(path)
+        listed = (path / SCENE_LISTS[0]).exists()
+        scenes += [found[name] for name in read_scene_list(path, SCENE_LISTS[0])] if listed else found.values()
+    return scenes
+
+
+def run_model(scene: Scene, model, args: argparse.Namespace) -> tuple:
+    """(depDistT, depDistS, depth_map) of a scene's middle views, and the seconds it took."""
+    start = time.perf_counter()
+    outputs = predict_scene(scene.middle(model.views_num).lf, model, args.chosen_device, args.test_length, args.shave, args.mod)
+    return outputs, time.perf_counter() - start
+
+
+def score(scene: Scene, disp: np.ndarray, border: int) -> dict:
+    """MSE x 100 and BadPix 0.07 of the background, overall and, with a mask, inside and outside it."""
+    regions = {"": None}
+    if scene.mask is not None and scene.mask[border:-border or None, border:-border or None].any():
+        regions |= {"_inside": scene.mask, "_outside": ~scene.mask}
+    row = {"scene": scene.name}
+    for region, mask in regions.items():
+        row[f"mse_x100{region}"] = 100 * compute_mse(disp, scene.bg_disp, border, mask)
+        row[f"bad_pix{region}"] = compute_bad_pix(disp, scene.bg_disp, BAD_PIX, border, mask)
+    return row
+
+
+COLUMNS = {"mse_x100": "MSEx100", "bad_pix": "BadPix0.07", "mse_x100_inside": "MSEx100 in", "bad_pix_inside": "BadPix in",
+           "mse_x100_outside": "MSEx100 out", "bad_pix_outside": "BadPix out", "seconds": "seconds"}
+
+
+def format_table(rows: list[dict], border: int) -> str:
+    """The scores as text, the mean last; "in" and "out" are inside and outside the occluder's mask."""
+    mean = {"scene": "mean"} | {key: float(np.mean([r[key] for r in rows if key in r])) for key in COLUMNS if any(key in r for r in rows)}
+    keys = [key for key in COLUMNS if key in mean]
+    width = max(len(r["scene"]) for r in [*rows, mean, {"scene": "scene"}])
+    lines = [f"background's disparity, border {border}; BadPix in percent, MSE in squared pixels; in and out: of the occluder's mask",
+             "  ".join(["scene".ljust(width), *(COLUMNS[key].rjust(11) for key in keys)])]
+    for row in [*rows, *([mean] if len(rows) > 1 else [])]:
+        lines.append("  ".join([row["scene"].ljust(width), *((f"{row[key]:11.2f}" if key in row else "-".rjust(11)) for key in keys)]))
+    return "\n".join(lines)
+
+
+def validate(args: argparse.Namespace) -> None:
+    """Prints and writes a table of errors."""
+    model, _ = load_model(args.weights, args.chosen_device)
+    rows = []
+    for path in tqdm(expand_scenes(args.paths), desc="scenes", leave=False):
+        scene = load_scene(path)
+        if scene.bg_disp is None:
+            raise ValueError(f"{path}: has no true disparity (bg_disp.npy, gt_disp_lowres.pfm or bgDisparity/) to validate against; use predict")
+        (_, _, depth_map), seconds = run_model(scene, model, args)
+        rows.append(score(scene, depth_map.numpy(), args.border) | {"seconds": seconds})
+    print(format_table(rows, args.border))
+    if args.json:
+        Path(args.json).parent.mkdir(parents=True, exist_ok=True)
+        Path(args.json).write_text(json.dumps({"weights": str(args.weights), "border": args.border, "scenes": rows}, indent=1) + "\n")
+
+
+def predict(args: argparse.Namespace) -> None:
+    """Writes the disparity of both layers of a scene."""
+    model, _ = load_model(args.weights, args.chosen_device)
+    scene = load_scene(args.path)
+    (both, _, depth_map), seconds = run_model(scene, model, args)
+    fg_disp = nearest_peak(both[None], model.max_disp, model.step)[0].numpy()
+    disps = {"bg_disp": depth_map.numpy(), "fg_disp": fg_disp}
+    out = Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    limits = disp_limits(*disps.values())
+    for name, disp in disps.items():
+        write_pfm(out / f"{scene.name}_{name}.pfm", disp)
+        save_disparity(out / f"{scene.name}_{name}.png", disp, limits)
+    iio.imwrite(out / f"{scene.name}_centre.png", as_byte(scene.centre))
+    print(f"{scene.name}: {disps['bg_disp'].min():.2f} ... {disps['bg_disp'].max():.2f} px per view step behind, {seconds:.1f} s; "
+          f"in {out}: {', '.join(sorted(p.name for p in out.glob(scene.name + '_*')))}")
+
+
+def synth(args: argparse.Namespace) -> None:
+    """Writes procedural scenes."""
+    bar = tqdm(total=args.scenes, desc="scenes", leave=False)
+    def render(seed: int, size: int) -> Scene:
+        scene = synthesize(seed, size, args.views_num, args.max_disp)
+        bar.update()
+        return scene
+    names = write_synthetic(args.out, args.scenes, args.size, args.seed, render)
+    bar.close()
+    print(f"{len(names)} scenes in {args.out}; train on them with `python -m lfkit train --data_dir {args.out}`")
+
+
+COMMANDS = {"train": train, "validate": validate, "predict": predict, "synth": synth}
+
+
+def make_parser() -> SentenceParser:
+    """The parser of the command line."""
+    parser = SentenceParser(prog="lfkit", description="Sees the disparity behind occluders in light fields.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="train | validate | predict | synth")
+    formatter = argparse.ArgumentDefaultsHelpFormatter
+    command = commands.add_parser("train", help="train a network", formatter_class=formatter)
+    add_training_arguments(command)
+
+    for name, what in (("validate", "print the errors on scenes with truth"), ("predict", "write the disparities of a scene")):
+        command = commands.add_parser(name, help=what, formatter_class=formatter)
+        command.add_argument("--weights", default=str(WEIGHTS), metavar="FILE", help="checkpoint")
+        command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:0 ...")
+        command.add_argument("--test_length", type=whole(1), default=160, help="longest side of a crop, in pixels")
+        command.add_argument("--shave", type=whole(0), default=16, help="pixels of a crop's inner sides that are not trusted")
+        command.add_argument("--mod", type=whole(1), default=8, help="crops start at multiples of it")
+        if name == "validate":
+            command.add_argument("paths", nargs="+", metavar="PATH", help="scenes, or data directories (their testing_images.txt)")
+            command.add_argument("--border", type=whole(0), default=BENCHMARK_BORDER, help="pixels left out at each side")
+            command.add_argument("--json", default=None, metavar="FILE", help="also write the table there")
+        else:
+            command.add_argument("path", metavar="PATH", help="a folder of views or an .npy light field")
+            command.add_argument("--out", required=True, metavar="DIR", help="where the files go")
+
+    command = commands.add_parser("synth", help="write procedural two-layer scenes", formatter_class=formatter)
+    command.add_argument("--out", required=True, metavar="DIR", help="data directory")
+    command.add_argument("--scenes", type=whole(2), default=32, help="how many; one in eight is listed for testing")
+    command.add_argument("--size", type=whole(16), default=128, help="side of the views, in pixels")
+    command.add_argument("--seed", type=whole(0), default=0, help="of the first scene")
+    command.add_argument("--views_num", type=int, default=9, help="views a side, odd")
+    command.add_argument("--max_disp", type=float, default=4.0, help="largest disparity, in pixels per view step")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command; 0 when all went well, 2 with one sentence for a user's mistake."""
+    try:
+        args = make_parser().parse_args(sys.argv[1:] if argv is None else list(argv))
+        if args.command in ("validate", "predict"):
+            args.chosen_device = choose_device(args.device)
+        COMMANDS[args.command](args)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"lfkit: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("lfkit: interrupted; go on with --resume auto", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

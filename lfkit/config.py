@@ -1,0 +1,111 @@
+"""The training flags and their defaults, and the notebooks' profiles. Imported by entry points alone."""
+
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Sequence
+
+from lfkit.disparity import MAX_DISP, STEP, disparity_levels
+from lfkit.losses import CRITERIA, WEIGHT_NAMES
+from lfkit.model import check_views_num
+
+
+class SentenceParser(ArgumentParser):
+    """An ArgumentParser that raises ValueError with one sentence, so that a notebook's kernel is not ended by a typo."""
+
+    def error(self, message):
+        raise ValueError(f"{message}; `{self.prog} --help` lists what is known")
+
+
+def whole(low: int):
+    """An argparse type: a whole number from `low`."""
+    def parse(text):
+        value = int(text)
+        if value < low:
+            raise ArgumentTypeError(f"must be a whole number from {low}: got {text}")
+        return value
+    parse.__name__ = "whole number"
+    return parse
+
+
+def add_training_arguments(parser: ArgumentParser) -> None:
+    """Adds every training flag with its default."""
+    data = parser.add_argument_group("data")
+    data.add_argument("--data_dir", default="./Dataset/", help="data directory: LFs/<scene>.npy ..., or a folder for each scene")
+    data.add_argument("--patch_size", type=whole(1), default=64, help="side of a training crop, in pixels")
+    data.add_argument("--batch_size", type=whole(1), default=1, help="crops a step")
+    data.add_argument("--crops_per_scene", type=whole(1), default=1, help="crops of each scene an epoch")
+    data.add_argument("--dataset_per_epoch", type=int, choices=(0, 1), default=0,
+                      help="1 reads the scenes anew each epoch (less memory, new scenes are found), 0 once")
+    data.add_argument("--num_workers", type=whole(0), default=0, help="loader processes; 0 is fastest on few cores and small data")
+
+    model = parser.add_argument_group("model")
+    model.add_argument("--model_name", default="DeoccNet", help="names the run")
+    model.add_argument("--model_msg", default="NoTagModel", help="tags the run")
+    model.add_argument("--model_save_dir", default=None, metavar="FILE", help="checkpoint to go on from")
+    model.add_argument("--resume", default="", choices=("", "auto"), help="auto goes on from the newest whole checkpoint under log_dir")
+    model.add_argument("--channels", type=whole(4), default=32, help="width of the network")
+    model.add_argument("--views_num", type=int, default=9, help="views a side, odd; the middle ones of a larger grid")
+    model.add_argument("--max_disp", type=float, default=MAX_DISP, help="largest disparity level, in pixels per view step")
+    model.add_argument("--step", type=float, default=STEP, help="distance of two disparity levels, in pixels per view step")
+
+    train = parser.add_argument_group("train")
+    train.add_argument("--device", default="auto", help="auto (the freest CUDA device, else the CPU), cpu, cuda, cuda:0 ...")
+    train.add_argument("--epoch", type=whole(0), default=10000, help="epochs in total")
+    train.add_argument("--current_iter", type=whole(0), default=0, help="number of the first epoch, where no checkpoint says it")
+    train.add_argument("--lr", type=float, default=1e-4, help="initial learning rate of Adam")
+    train.add_argument("--decay_step", type=whole(1), default=200, help="the rate is multiplied by gamma after so many decay units")
+    train.add_argument("--decay_unit", default="epoch", choices=("epoch", "batch"), help="what decay_step counts")
+    train.add_argument("--gamma", type=float, default=0.1, help="factor of the decay")
+    train.add_argument("--criterion1", default="l1", choices=tuple(CRITERIA), help="loss on the distributions: L1 or cross-entropy")
+    for name, what in zip(WEIGHT_NAMES, ("two-peaked distribution", "background's distribution", "background's disparity")):
+        train.add_argument(f"--{name}", type=float, default=1.0, help=f"weight of the loss on the {what}")
+    train.add_argument("--seed", type=whole(0), default=0, help="seeds initialisation, shuffling, crops and augmentation")
+
+    test = parser.add_argument_group("validation")
+    test.add_argument("--if_debug", type=int, choices=(0, 1), default=1, help="1 validates debug_testing_images.txt, 0 testing_images.txt")
+    test.add_argument("--val_every", type=whole(1), default=10, help="epochs between two validations")
+    test.add_argument("--save_image_every", type=whole(1), default=50, help="epochs between two validations whose pictures are kept")
+    test.add_argument("--test_length", type=whole(1), default=96, help="longest side of a validation crop, in pixels")
+    test.add_argument("--shave", type=whole(0), default=16, help="pixels of a crop's inner sides that are not trusted")
+    test.add_argument("--mod", type=whole(1), default=8, help="crops start at multiples of it")
+
+    log = parser.add_argument_group("log")
+    log.add_argument("--log_dir", default="./log", help="where runs are written")
+    log.add_argument("--if_visdom", type=int, choices=(0, 1), default=0, help="1 draws the curves in visdom")
+    log.add_argument("--visdom_server", default="http://localhost", help="address of the visdom server")
+    log.add_argument("--visdom_port", type=whole(1), default=9878, help="its port")
+
+
+def check_arguments(args: Namespace) -> Namespace:
+    """The arguments, when they make sense together; ValueError otherwise."""
+    args.max_disp = int(args.max_disp) if float(args.max_disp).is_integer() else args.max_disp
+    check_views_num(args.views_num)
+    disparity_levels(args.max_disp, args.step)
+    return args
+
+
+def get_parser(argv: Sequence[str] = ()) -> Namespace:
+    """The training arguments: every default, changed by the flags given.
+
+    Args:
+        argv: flags and values, such as ["--lr", "1e-3"]. Never read from the process, so that a notebook's kernel can call it.
+
+    Raises:
+        ValueError: when a flag is unknown, a value malformed, views_num even, or max_disp not a multiple of step.
+
+    >>> get_parser(["--lr", "1e-3"]).lr
+    0.001
+    """
+    parser = SentenceParser(prog="lfkit train", description="Trains DeoccNet.")
+    add_training_arguments(parser)
+    return check_arguments(parser.parse_args(list(argv)))
+
+
+# What the notebooks run: `small` is the demo on a laptop, `ci` only proves that every cell works, `full` is for a GPU.
+PROFILES = {
+    "ci": {"scenes": 4, "size": 64, "epochs": 2, "flags": ["--patch_size", "32", "--batch_size", "2", "--crops_per_scene", "1",
+                                                           "--channels", "8", "--test_length", "64"]},
+    "small": {"scenes": 24, "size": 96, "epochs": 12, "flags": ["--patch_size", "48", "--batch_size", "2", "--crops_per_scene", "1",
+                                                               "--val_every", "4"]},
+    "full": {"scenes": 400, "size": 256, "epochs": 400, "flags": ["--patch_size", "64", "--batch_size", "16", "--crops_per_scene", "4",
+                                                                 "--channels", "64", "--num_workers", "4"]},
+}

@@ -1,0 +1,407 @@
+"""Light fields on disk and in memory: one type, one reader, checked at the door."""
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+RANGE_SLACK = 1e-3  # an interpolated float view may leave [0, 1] by rounding, not by more
+NOTE_PARTS = {"bg_disp": "bgDisparity", "fg_disp": "fgDisparity", "mask": "mask", "gt_data": "gt"}
+SCENE_LISTS = ("testing_images.txt", "debug_testing_images.txt")
+
+
+@dataclass
+class Scene:
+    """A light field and what is known of it.
+
+    Attributes:
+        name: the scene's name, used for files.
+        lf: 'u v h w c', uint8 (0 to 255) or float32 ([0, 1]), in memory or memory-mapped; u and v odd and equal, c = 3.
+        bg_disp: 'h w' float32, the background's disparity in pixels per view step, or None.
+        fg_disp: 'h w' float32, disparity of the first surface that the centre view hits, or None.
+        mask: 'h w' bool, where an occluder covers the centre view, or None.
+        gt_data: 'h w c', uint8 or float32 as lf, the centre view without its occluders, or None.
+
+    Raises:
+        ValueError: when a part has the wrong rank, size, type or range, or holds a NaN.
+    """
+
+    name: str
+    lf: np.ndarray
+    bg_disp: np.ndarray | None = None
+    fg_disp: np.ndarray | None = None
+    mask: np.ndarray | None = None
+    gt_data: np.ndarray | None = None
+
+    def __post_init__(self):
+        check_views(self.lf, self.name)
+        size = self.lf.shape[2:4]
+        for part in ("bg_disp", "fg_disp"):
+            setattr(self, part, _checked_map(getattr(self, part), size, f"{self.name}: {part}"))
+        if self.mask is not None:
+            mask = np.asarray(self.mask)
+            if mask.shape != size:
+                raise ValueError(f"{self.name}: mask has shape {mask.shape}, the views are {size}; give one 'h w' map of the views' size")
+            self.mask = mask.astype(bool) if mask.max(initial=0) <= 1 else mask > 127
+        if self.gt_data is not None:
+            check_image(self.gt_data, f"{self.name}: gt_data")
+            if self.gt_data.shape != (*size, 3):
+                raise ValueError(f"{self.name}: gt_data has shape {self.gt_data.shape}, expected {(*size, 3)} as the views")
+
+    @property
+    def two_layers(self) -> bool:
+        """Whether the truth of both layers is there."""
+        return self.fg_disp is not None and self.bg_disp is not None
+
+    @property
+    def views_num(self) -> int:
+        """Views a side of the grid."""
+        return self.lf.shape[0]
+
+    @property
+    def centre(self) -> np.ndarray:
+        """The centre view, 'h w c', as stored."""
+        return self.lf[self.views_num // 2, self.views_num // 2]
+
+    def middle(self, views_num: int) -> "Scene":
+        """The scene with the middle views_num x views_num of its views."""
+        if views_num % 2 == 0 or not 1 <= views_num <= self.views_num:
+            raise ValueError(f"{self.name}: has {self.views_num} x {self.views_num} views; the middle {views_num} x {views_num} were "
+                             f"asked for: use --views_num {self.views_num} or a smaller odd number")
+        start = (self.views_num - views_num) // 2
+        chosen = slice(start, start + views_num)
+        return Scene(self.name, self.lf[chosen, chosen], self.bg_disp, self.fg_disp, self.mask, self.gt_data)
+
+
+def as_float(image: np.ndarray) -> np.ndarray:
+    """An image or light field as float32 in [0, 1]; uint8 is divided by 255."""
+    return np.asarray(image, np.float32) / np.float32(255) if image.dtype == np.uint8 else np.asarray(image, np.float32)
+
+
+def as_byte(image: np.ndarray) -> np.ndarray:
+    """An image or light field as uint8; floats in [0, 1] are rounded."""
+    return np.asarray(image) if image.dtype == np.uint8 else (np.clip(image, 0, 1) * 255).round().astype(np.uint8)
+
+
+def check_image(image: np.ndarray, where: str) -> None:
+    """ValueError unless the array is uint8, or floats in [0, 1] without a NaN; it is read slab by slab."""
+    if image.dtype == np.uint8:
+        return
+    if image.dtype not in (np.float32, np.float64, np.float16):
+        raise ValueError(f"{where}: pixels are {image.dtype}; save uint8 (0 to 255) or float32 ([0, 1])")
+    for slab in image:
+        low, high = float(slab.min()), float(slab.max())
+        if math.isnan(low) or math.isnan(high):
+            raise ValueError(f"{where}: {int(np.isnan(slab).sum())} NaN values in one slab; fill them before saving")
+        if low < -RANGE_SLACK or high > 1 + RANGE_SLACK:
+            raise ValueError(f"{where}: float pixels must lie in [0, 1], got {low:g} to {high:g}; divide by 255 or save as uint8")
+
+
+def check_views(lf: np.ndarray, where: str) -> None:
+    """ValueError unless lf is a light field 'u v h w c' with an odd square grid of views."""
+    if lf.ndim != 5 or lf.shape[-1] != 3:
+        raise ValueError(f"{where}: a light field is 'u v h w c' with c = 3, got shape {lf.shape}; reorder the axes before saving")
+    u, v = lf.shape[:2]
+    if u != v or u % 2 == 0 or u < 3:
+        raise ValueError(f"{where}: the grid of views must be square and odd, at least 3 x 3, got {u} x {v}; leave out the outer ones")
+    check_image(lf, where)
+
+
+def _checked_map(disp: np.ndarray | None, size: tuple, where: str) -> np.ndarray | None:
+    if disp is None:
+        return None
+    if disp.shape != size:
+        raise ValueError(f"{where} has shape {disp.shape}, the views are {size}; give one 'h w' map of the views' size")
+    if not np.issubdtype(disp.dtype, np.number):
+        raise ValueError(f"{where} holds {disp.dtype}, expected float32 disparities in pixels per view step")
+    disp = np.ascontiguousarray(disp, np.float32)
+    if not np.isfinite(disp).all():
+        raise ValueError(f"{where} has {int((~np.isfinite(disp)).sum())} NaN or infinite pixels of {disp.size}; fill them before saving")
+    return disp
+
+
+# single files
+
+def read_pfm(path: str | Path) -> np.ndarray:
+    """A PFM map, 'h w' float32, row 0 at the top (the file stores rows bottom to top).
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: when it is no single-channel PFM, or is cut short.
+        Source: http://netpbm.sourceforge.net/doc/pfm.html
+    """
+    data = _existing(Path(path)).read_bytes()
+    header = re.match(rb"Pf\s+(\d+)\s+(\d+)\s+(-?[\d.eE+-]+)\s", data)
+    if not header:
+        raise ValueError(f"{path}: not a single-channel PFM (it must begin with 'Pf', width, height and scale)")
+    width, height, scale = int(header[1]), int(header[2]), float(header[3])
+    body = data[header.end():]
+    if len(body) < 4 * width * height:
+        raise ValueError(f"{path}: cut short, {len(body)} bytes of pixels where {width} x {height} need {4 * width * height}; copy it again")
+    rows = np.frombuffer(body, "<f4" if scale < 0 else ">f4", width * height).reshape(height, width)
+    return rows[::-1].astype(np.float32)
+
+
+def write_pfm(path: str | Path, disp: np.ndarray) -> None:
+    """Writes an 'h w' map as little-endian PFM, rows bottom to top."""
+    if disp.ndim != 2:
+        raise ValueError(f"{path}: a PFM map is 'h w', got shape {disp.shape}")
+    header = f"Pf\n{disp.shape[1]} {disp.shape[0]}\n-1.0\n".encode()
+    Path(path).write_bytes(header + disp[::-1].astype("<f4").tobytes())
+
+
+def _existing(path: Path) -> Path:
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file or directory")
+    return path
+
+
+def read_array(path: Path, mmap: bool = True) -> np.ndarray:
+    """An .npy array of numbers, memory-mapped; ValueError when it is cut short or holds objects."""
+    try:
+        return np.load(_existing(path), mmap_mode="r" if mmap else None, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(f"{path}: not a readable .npy array ({error}); save it again with numpy.save") from error
+
+
+def read_image(path: Path) -> np.ndarray:
+    """An 8-bit or 16-bit picture as uint8 'h w c', grey repeated and alpha dropped; ValueError when it is cut short."""
+    try:
+        image = iio.imread(_existing(path))
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # every image plugin raises its own kind for a damaged file
+        raise ValueError(f"{path}: not a readable picture ({error}); copy it again") from error
+    if image.dtype == np.uint16:
+        image = (image // 257).astype(np.uint8)
+    if image.dtype != np.uint8:
+        raise ValueError(f"{path}: pixels are {image.dtype}, expected 8 or 16 bits a channel")
+    if image.ndim == 2:
+        image = np.repeat(image[..., None], 3, axis=2)
+    return np.repeat(image[..., :1], 3, axis=2) if image.shape[2] < 3 else image[..., :3]
+
+
+# scenes
+
+def _read_view_files(files: list[Path]) -> np.ndarray:
+    """Views in row-major order as uint8 'u v h w c'."""
+    side = math.isqrt(len(files))
+    first = read_image(files[0])
+    out = np.empty((side, side, *first.shape), np.uint8)
+    for n, file in enumerate(files):
+        image = first if n == 0 else read_image(file)
+        if image.shape != first.shape:
+            raise ValueError(f"{file}: {image.shape[0]} x {image.shape[1]} pixels, but {files[0].name} has "
+                             f"{first.shape[0]} x {first.shape[1]}; all views must be of one size")
+        out[divmod(n, side)] = image
+    return out
+
+
+def _view_files(folder: Path) -> list[Path]:
+    """The views of a folder in row-major order: input_Cam*.png where there are any, else all pictures by number."""
+    files = sorted(folder.glob("input_Cam*.png"))
+    if not files:
+        truth = re.compile(r"(mask|clean_|gt_|center|centre|objectids|disp|depth)", re.I)
+        files = [f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and not truth.match(f.name)]
+    if not files:
+        raise FileNotFoundError(f"{folder}: no views in it; a scene is a folder of pictures (input_Cam000.png ...) or an .npy file")
+    numbers = [[int(n) for n in re.findall(r"\d+", f.stem)] for f in files]
+    if all(numbers) and len({len(n) for n in numbers}) == 1:
+        files = [f for _, f in sorted(zip(numbers, files))]
+    _check_count(folder, files, sorted(n[-1] for n in numbers) if all(len(n) == 1 for n in numbers) else None)
+    return files
+
+
+def _check_count(folder: Path, files: list[Path], numbers: list[int] | None) -> None:
+    """ValueError unless the files make an odd square grid; names the missing numbers where the names are numbered."""
+    side = math.isqrt(len(files))
+    if side**2 == len(files) and side % 2 == 1 and (numbers is None or numbers[-1] - numbers[0] + 1 == len(numbers)):
+        return
+    wanted = math.ceil(math.sqrt(len(files)))
+    wanted += 1 - wanted % 2
+    message = f"{folder}: {len(files)} views; a scene has 9, 25, 49, 81 ... of them"
+    if numbers:
+        first = min(numbers[0], 1) if numbers[0] <= 1 and 0 not in numbers and wanted**2 in numbers else 0
+        missing = sorted(set(range(first, first + wanted**2)) - set(numbers))
+        width = len(re.findall(r"\d+", files[0].stem)[-1])
+        named = [re.sub(r"\d+(?=\D*$)", str(k).zfill(width), files[0].stem) + files[0].suffix for k in missing[:5]]
+        message += f"; missing for {wanted} x {wanted}: {', '.join(named)}" + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+    raise ValueError(message)
+
+
+def _optional(folder: Path, *names: str) -> np.ndarray | None:
+    """The first of the named files that is there, read by its kind."""
+    for name in names:
+        path = folder / name
+        if path.exists():
+            return read_pfm(path) if path.suffix == ".pfm" else read_image(path) if path.suffix == ".png" else np.array(read_array(path))
+    return None
+
+
+def _load_folder(folder: Path) -> Scene:
+    """An HCI folder, or any folder of views, with whatever truth lies beside the views.
+
+    Source: 4D Light Field Benchmark, https://lightfield-analysis.uni-konstanz.de
+    """
+    files = _view_files(folder)
+    lf = _read_view_files(files)
+    mask = _optional(folder, "mask.png")
+    middle = f"clean_Cam{lf.shape[0] ** 2 // 2:03d}.png"
+    bg_disp = _optional(folder, "bg_disp.npy", "gt_disp_lowres.pfm")
+    fg_disp = _optional(folder, "fg_disp.npy", "fg_disp_lowres.pfm")
+    return Scene(folder.resolve().name, lf, bg_disp, fg_disp, None if mask is None else mask[..., 0], _optional(folder, middle))
+
+
+def _load_npy(path: Path) -> Scene:
+    """An .npy light field, memory-mapped; in the note's layout with the maps of its sister folders."""
+    lf = read_array(path)
+    parts = {}
+    if path.parent.name == "LFs":
+        for part, sister in NOTE_PARTS.items():
+            file = path.parent.parent / sister / path.name
+            parts[part] = np.array(read_array(file)) if file.exists() else None
+    return Scene(path.stem, lf, **parts)
+
+
+def load_scene(path: str | Path) -> Scene:
+    """Reads a scene from wherever it lies.
+
+    Args:
+        path: an HCI folder or another folder of views (row-major), or an .npy file 'u v h w c' (uint8, or floats in [0, 1]); one in a
+            folder named LFs brings the maps of bgDisparity, fgDisparity, mask and gt beside it.
+
+    Returns:
+        A checked `Scene`; .npy views stay memory-mapped.
+
+    Raises:
+        FileNotFoundError: when nothing is there, or no view in it.
+        ValueError: when something in it is damaged, missing or of the wrong shape, size, type or range; the sentence names the file.
+    """
+    path = _existing(Path(path))
+    if path.is_dir():
+        return _load_folder(path)
+    if path.suffix == ".npy":
+        return _load_npy(path)
+    raise ValueError(f"{path}: not a scene; pass a folder of views or an .npy file")
+
+
+def save_scene(scene: Scene, root: str | Path, layout: str = "note") -> Path:
+    """Writes a scene in the note's layout (root/LFs/<name>.npy ...) or as an HCI folder (root/<name>/input_Cam000.png ...).
+
+    Args:
+        scene: what is written; views as uint8.
+        root: data directory; made if missing.
+        layout: "note" or "hci".
+
+    Returns:
+        The path that `load_scene` reads.
+    """
+    root = Path(root)
+    if layout == "note":
+        parts = {"LFs": as_byte(scene.lf)}
+        for part, folder in NOTE_PARTS.items():
+            value = getattr(scene, part)
+            parts[folder] = as_byte(value) if part == "gt_data" and value is not None else value
+        for folder, value in parts.items():
+            if value is not None:
+                (root / folder).mkdir(parents=True, exist_ok=True)
+                np.save(root / folder / f"{scene.name}.npy", value)
+        return root / "LFs" / f"{scene.name}.npy"
+    if layout != "hci":
+        raise ValueError(f"layout must be 'note' or 'hci': got {layout!r}")
+    folder = root / scene.name
+    folder.mkdir(parents=True, exist_ok=True)
+    for n in range(scene.views_num**2):
+        iio.imwrite(folder / f"input_Cam{n:03d}.png", as_byte(scene.lf[divmod(n, scene.views_num)]))
+    if scene.bg_disp is not None:
+        write_pfm(folder / "gt_disp_lowres.pfm", scene.bg_disp)
+        np.save(folder / "bg_disp.npy", scene.bg_disp)
+    if scene.fg_disp is not None:
+        np.save(folder / "fg_disp.npy", scene.fg_disp)
+    if scene.mask is not None:
+        iio.imwrite(folder / "mask.png", scene.mask.astype(np.uint8) * 255)
+    if scene.gt_data is not None:
+        iio.imwrite(folder / f"clean_Cam{scene.views_num**2 // 2:03d}.png", as_byte(scene.gt_data))
+    return folder
+
+
+# data directories
+
+def is_scene(path: Path) -> bool:
+    """Whether a path looks like one scene: an .npy file, or a folder with pictures in it."""
+    if path.is_dir():
+        return any(f.suffix.lower() in IMAGE_SUFFIXES for f in path.iterdir())
+    return path.suffix == ".npy" and path.exists()
+
+
+def find_scenes(data_dir: str | Path) -> dict[str, Path]:
+    """Every scene of a data directory by name: LFs/*.npy, and each subfolder of views.
+
+    Raises:
+        FileNotFoundError: when the directory is missing, or has no scene.
+    """
+    root = Path(data_dir)
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: no such data directory; make one with `python -m lfkit synth --out {root}` or pass --data_dir")
+    scenes = {p.stem: p for p in sorted((root / "LFs").glob("*.npy"))}
+    scenes |= {p.name: p for p in sorted(root.iterdir()) if p.is_dir() and p.name not in ("LFs", *NOTE_PARTS.values()) and is_scene(p)}
+    if not scenes:
+        raise FileNotFoundError(f"{root}: no scene in it; expected LFs/<scene>.npy, or a folder of views for each scene")
+    return scenes
+
+
+def read_scene_list(data_dir: str | Path, list_name: str) -> list[str]:
+    """The scene names in a list of the data directory, one a line; blank lines and # comments are passed over.
+
+    Raises:
+        FileNotFoundError: when the list is not there, or names a scene that is not.
+    """
+    file = Path(data_dir) / list_name
+    if not file.exists():
+        raise FileNotFoundError(f"{file}: no such scene list; write the names of the scenes to validate into it, one a line")
+    names = [line.split("#")[0].strip() for line in file.read_text(encoding="utf-8").splitlines()]
+    names = [name for name in names if name]
+    lost = [name for name in names if name not in find_scenes(data_dir)]
+    if lost:
+        raise FileNotFoundError(f"{file} names {', '.join(lost)}, not in {data_dir}; correct the list or add the scene")
+    return names
+
+
+def training_scenes(data_dir: str | Path) -> dict[str, Path]:
+    """The scenes of a data directory that neither scene list names."""
+    held_out = {name for name in SCENE_LISTS if (Path(data_dir) / name).exists()}
+    tested = {scene for name in held_out for scene in read_scene_list(data_dir, name)}
+    left = {name: path for name, path in find_scenes(data_dir).items() if name not in tested}
+    if not left:
+        raise FileNotFoundError(f"{data_dir}: no scene to train on, the lists name all of them; add scenes or shorten the lists")
+    return left
+
+
+def write_synthetic(out: str | Path, scenes: int, size: int, seed: int, render) -> list[str]:
+    """Writes procedural scenes in the note's layout, with both scene lists.
+
+    Args:
+        out: data directory.
+        scenes: how many, at least 3; one in eight (at least one) is for testing.
+        size: side of the views in pixels.
+        seed: the first scene's seed; scene k has seed + k.
+        render: `(seed, size) -> Scene`.
+
+    Returns:
+        The names of the scenes.
+    """
+    if scenes < 2:
+        raise ValueError(f"--scenes must be at least 2, one to train on and one to test: got {scenes}")
+    names = []
+    for k in range(scenes):
+        scene = render(seed + k, size)
+        save_scene(scene, out)
+        names.append(scene.name)
+    testing = names[-max(1, scenes // 8):]
+    (Path(out) / SCENE_LISTS[0]).write_text("\n".join(testing) + "\n", encoding="utf-8")
+    (Path(out) / SCENE_LISTS[1]).write_text(testing[0] + "\n", encoding="utf-8")
+    return names

@@ -1,0 +1,61 @@
+"""The three losses of a training step."""
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from lfkit.disparity import get_disp_distribution, inside_levels
+
+WEIGHT_NAMES = ("loss1_weight", "loss2_weight", "loss3_weight")
+
+
+class DistributionCrossEntropy(nn.Module):
+    """Cross-entropy of a predicted against a target distribution, both 'p d' and summing to 1 over d; the mean over p."""
+
+    def forward(self, pred: Tensor, target: Tensor) -> Tensor:
+        return -(target * pred.clamp(min=1e-6).log()).sum(-1).mean()
+
+
+CRITERIA = {"l1": nn.L1Loss, "ce": DistributionCrossEntropy}
+
+
+def training_loss(outputs: tuple[Tensor, Tensor, Tensor], fg_disp: Tensor, bg_disp: Tensor, criterion: nn.Module,
+                  criterion1: nn.Module, weights: dict[str, float], max_disp: float, step: float) -> tuple[Tensor, dict]:
+    """The weighted sum of the losses on depDistT, depDistS and depth_map.
+
+    Pixels of which a layer lies outside the levels are left out of the terms that use that layer.
+
+    Args:
+        outputs: depDistT and depDistS 'b d h w', depth_map 'b h w'.
+        fg_disp, bg_disp: 'b h w' in pixels per view step.
+        criterion: on disparities (p,) and (p,).
+        criterion1: on distributions 'p d' and 'p d'.
+        weights: loss1_weight (depDistT), loss2_weight (depDistS), loss3_weight (depth_map).
+        max_disp, step: the levels.
+
+    Returns:
+        The loss, and a dict of floats: loss, loss1, loss2, loss3, and out_of_range, the percent of pixels left out.
+
+    Raises:
+        ValueError: when the shapes of outputs and truth differ, or a weight is missing.
+    """
+    both, background, depth_map = outputs
+    if not depth_map.shape == fg_disp.shape == bg_disp.shape:
+        raise ValueError(f"depth_map, fg_disp and bg_disp differ in shape: {tuple(depth_map.shape)}, {tuple(fg_disp.shape)} "
+                         f"and {tuple(bg_disp.shape)}; pass all as 'b h w'")
+    if missing := [name for name in WEIGHT_NAMES if name not in weights]:
+        raise ValueError(f"weights lacks {', '.join(missing)}: got {sorted(weights)}; pass all of {', '.join(WEIGHT_NAMES)}")
+    target_bg = get_disp_distribution(bg_disp, max_disp, step)
+    target_both = (get_disp_distribution(fg_disp, max_disp, step) + target_bg) / 2
+    valid_bg = inside_levels(bg_disp, max_disp, step)
+    valid_both = valid_bg & inside_levels(fg_disp, max_disp, step)
+    pixels = lambda distribution, valid: rearrange(distribution, "b d h w -> b h w d")[valid]
+    def term(function, pred, target):
+        return function(pred, target) if len(pred) else depth_map.sum() * 0  # no pixel in range: nothing to learn from
+    loss1 = term(criterion1, pixels(both, valid_both), pixels(target_both, valid_both))
+    loss2 = term(criterion1, pixels(background, valid_bg), pixels(target_bg, valid_bg))
+    loss3 = term(criterion, depth_map[valid_bg], bg_disp[valid_bg])
+    loss = sum(weights[name] * value for name, value in zip(WEIGHT_NAMES, (loss1, loss2, loss3)))
+    report = {"loss": loss, "loss1": loss1, "loss2": loss2, "loss3": loss3}
+    report = {name: float(value.detach()) for name, value in report.items()}
+    return loss, report | {"out_of_range": 100 * float((~valid_both).float().mean())}

@@ -1,0 +1,265 @@
+"""DeoccNet: from the views of a light field to the disparity of what lies behind its occluders."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, reduce, repeat
+from torch import nn
+
+from lfkit.disparity import MAX_DISP, STEP, disparity_levels
+
+FINE = 2        # candidates per disparity level: the network looks at step / FINE, and reports at step
+BLOCK = 3       # views a side of an angular block: the smallest that sees a contrast along rows, columns and diagonals
+CUBIC = -0.5    # Keys' cubic convolution kernel (a = -1/2, IEEE TASSP 29(6), 1981): sub-pixel shifts with little blur
+POOLING = 4     # crops agree with the whole image where they start at multiples of this
+
+
+def check_views_num(views_num: int) -> int:
+    """views_num when it is an odd number from 3; ValueError otherwise."""
+    if views_num < 3 or views_num % 2 == 0:
+        raise ValueError(f"views_num must be odd and at least 3, so that there is a centre view: got {views_num}; "
+                         f"use {max(3, views_num - 1)}, the middle views of the grid")
+    return views_num
+
+
+def cubic_weights(fraction: float) -> list[float]:
+    """The four taps that read a signal `fraction` of a sample after tap 1; they sum to 1.
+
+    >>> cubic_weights(0.0)
+    [0.0, 1.0, 0.0, 0.0]
+    """
+    def kernel(t):
+        t = abs(t)
+        if t <= 1:
+            return (CUBIC + 2) * t**3 - (CUBIC + 3) * t**2 + 1
+        return CUBIC * (t**3 - 5 * t**2 + 8 * t - 4) if t < 2 else 0.0
+    return [kernel(fraction - tap) + 0.0 for tap in (-1, 0, 1, 2)]
+
+
+def interpolate_axis(x: torch.Tensor, fraction: float, axis: int) -> torch.Tensor:
+    """x read `fraction` of a sample further along an axis, by cubic convolution; same shape, 0 where a tap is missing."""
+    size = x.shape[axis] - 3
+    taps = [x.narrow(axis, k, size) * weight for k, weight in enumerate(cubic_weights(fraction))]
+    return F.pad(sum(taps[1:], taps[0]), (1, 2) if axis == -1 else (0, 0, 1, 2))
+
+
+class ViewSweep:
+    """The views shifted so that what lies at a candidate disparity falls on the pixel where the centre view sees it.
+
+    Args:
+        x: views 'b n c h w' with n = (u v).
+        reach: largest shift that will be asked for, in pixels.
+    """
+
+    def __init__(self, x: torch.Tensor, reach: float):
+        self.views_num = math.isqrt(x.shape[1])
+        self.height, self.width = x.shape[-2:]
+        self.pad = math.ceil(reach) + 2  # two more for the cubic taps
+        self.padded = F.pad(rearrange(x, "b n c h w -> (b n) c h w"), [self.pad] * 4)
+        self.count = x.shape[1]
+        self.versions = {}
+
+    def _version(self, fy: float, fx: float) -> tuple:
+        """All views, read at a fraction of a pixel, one tensor a view."""
+        if (fy, fx) not in self.versions:
+            out = self.padded
+            for axis, fraction in ((-2, fy), (-1, fx)):
+                if fraction:
+                    out = interpolate_axis(out, fraction, axis)
+            self.versions[fy, fx] = rearrange(out, "(b n) c h w -> n b c h w", n=self.count).unbind(0)
+        return self.versions[fy, fx]
+
+    def at(self, disp: float) -> torch.Tensor:
+        """The views shifted by one candidate, 'b (n c) h w'; what lies outside a view is 0."""
+        centre = self.views_num // 2
+        shifted = []
+        for n in range(self.count):
+            u, v = divmod(n, self.views_num)
+            dy, dx = (centre - u) * disp, (centre - v) * disp
+            y, x = math.floor(dy + 1e-6), math.floor(dx + 1e-6)
+            view = self._version(round(dy - y, 6), round(dx - x, 6))[n]
+            y, x = y + self.pad, x + self.pad
+            shifted.append(view[:, :, y:y + self.height, x:x + self.width])
+        return torch.cat(shifted, 1)
+
+
+class AngularMatch(nn.Module):
+    """Says for one candidate how well the views agree, and which of them, without a reference view.
+
+    Contrasts inside overlapping 3x3 blocks of views (shared weights) see a background that only some of the
+    views see; contrasts over all views have the long baseline that makes a disparity precise. Every contrast has zero
+    mean over its views, so that views which agree give 0 whatever their colour. A fourth channel tells which views
+    reach the pixel at all.
+    """
+
+    def __init__(self, views_num: int, block_features: int, wide_features: int, out_features: int):
+        super().__init__()
+        self.views_num = views_num
+        self.block = nn.Parameter(torch.empty(block_features, 4, BLOCK, BLOCK))
+        self.wide = nn.Parameter(torch.empty(wide_features, 4, views_num, views_num))
+        blocks = ((views_num - 1) // 2) ** 2
+        self.bias = nn.Parameter(torch.zeros(blocks * block_features + wide_features))
+        self.mix = nn.Conv2d(len(self.bias) + 4, out_features, 1)
+        self.reset_parameters()
+
+    def reset_parameters(self):
+        """Xavier-uniform weights, zero bias."""
+        for weight in (self.block, self.wide):
+            nn.init.xavier_uniform_(weight.flatten(1))
+        nn.init.zeros_(self.bias)
+
+    def kernel(self) -> torch.Tensor:
+        """The contrasts and, as the last four rows, the mean over all views, as one 1x1 kernel 'o (n c) 1 1'."""
+        n = self.views_num
+        colour = torch.tensor([1, 1, 1, 0], device=self.block.device).reshape(1, 4, 1, 1)
+        block = self.block - colour * self.block.mean((2, 3), keepdim=True)
+        wide = self.wide - colour * self.wide.mean((2, 3), keepdim=True)
+        rows = [F.pad(block, (v, n - BLOCK - v, u, n - BLOCK - u))
+                for u in range(0, n - BLOCK + 1, 2) for v in range(0, n - BLOCK + 1, 2)]
+        mean = torch.eye(4, device=block.device, dtype=block.dtype)[:, :, None, None].expand(4, 4, n, n) / n**2
+        return rearrange(torch.cat([*rows, wide, mean]), "o c u v -> o (u v c) 1 1")
+
+    def forward(self, shifted: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+        """'b (n c) h w' of one candidate to 'b f h w'."""
+        bias = F.pad(self.bias, (0, 4))
+        return F.relu(self.mix(F.relu(F.conv2d(shifted, kernel, bias))))
+
+
+class LevelBlock(nn.Module):
+    """A residual block over candidates and pixels: 3 along the candidates, then 3x3 along the image."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.along = nn.Conv3d(channels, channels, (3, 1, 1), padding=(1, 0, 0))
+        self.across = nn.Conv3d(channels, channels, (1, 3, 3), padding=(0, 1, 1))
+
+    def forward(self, x):
+        return x + self.across(F.relu(self.along(F.relu(x))))
+
+
+class DeoccNet(nn.Module):
+    """Two disparity distributions and the background's disparity map, from the views of a light field.
+
+    A plane sweep without a reference view: for each candidate disparity the views are shifted and compared among
+    themselves, so that the background votes also where the centre view sees the occluder; a small hourglass over
+    candidates and pixels gathers the votes. The disparity is read near the background's peak alone, not as a mean over
+    the whole distribution, which would lie in mid-air between two peaks.
+
+    Args:
+        channels: width; 32 for a laptop, 64 and more for a GPU.
+        views_num: views a side of the grid, odd, at least 3.
+        max_disp: largest disparity level, in pixels per view step.
+        step: distance of two levels, in pixels per view step.
+
+    Raises:
+        ValueError: when channels is below 4, views_num is even or below 3, or max_disp is not a multiple of step.
+
+    Source: plane sweep without a reference, peers of OACC-Net (CVPR 2022); sub-pixel levels, SubFocal (Chao et al., 2022).
+    """
+
+    def __init__(self, channels: int = 32, views_num: int = 9, max_disp: float = MAX_DISP, step: float = STEP):
+        super().__init__()
+        if channels < 4:
+            raise ValueError(f"channels must be at least 4: got {channels}")
+        self.channels, self.views_num = channels, check_views_num(views_num)
+        self.max_disp, self.step = max_disp, step
+        coarse, fine = disparity_levels(max_disp, step), disparity_levels(max_disp, step / FINE)
+        self.register_buffer("fine_levels", fine, persistent=False)
+        nearness = (1 - (fine[:, None] - coarse[None]).abs() / step).clamp(min=0)
+        self.register_buffer("to_coarse", nearness, persistent=False)
+
+        full, half, quarter = channels, channels, 2 * channels
+        self.match = AngularMatch(views_num, channels // 4, channels, full)
+        self.guide = nn.Sequential(nn.Conv2d(3, full, 3, padding=1), nn.ReLU(), nn.Conv2d(full, full, 3, padding=1))
+        self.full_in = nn.Conv2d(full, full, 3, padding=1)
+        self.down_half = nn.Conv2d(full, half, 3, stride=2, padding=1)
+        self.half_in = nn.Sequential(LevelBlock(half), LevelBlock(half))
+        self.down_quarter = nn.Conv3d(half, quarter, (1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
+        self.quarter = nn.Sequential(*[LevelBlock(quarter) for _ in range(3)])
+        self.up_half = nn.Conv3d(quarter, half, 1)
+        self.half_out = nn.Sequential(LevelBlock(half), LevelBlock(half))
+        self.up_full = nn.Conv2d(half, full, 1)
+        self.full_out = nn.Conv2d(full, full, 3, padding=1)
+        self.heads = nn.Conv2d(full, 3, 3, padding=1)
+
+    def check_input(self, x: torch.Tensor) -> None:
+        """ValueError unless x is 'b n c h w' with n = views_num ** 2 views of three colours."""
+        n = self.views_num**2
+        if x.ndim != 5 or x.shape[1] != n or x.shape[2] != 3:
+            raise ValueError(f"the network takes 'b n c h w' with n = {n} views and c = 3 colours: got shape {tuple(x.shape)}")
+
+    def cost_volume(self, x: torch.Tensor) -> torch.Tensor:
+        """How the views agree on each candidate: 'b n c h w' to '(b d) f h w'."""
+        x = torch.cat([x, torch.ones_like(x[:, :, :1])], 2)
+        sweep = ViewSweep(x, self.views_num // 2 * self.max_disp)
+        kernel = self.match.kernel()
+        volume = [self.match(sweep.at(float(d)), kernel) for d in self.fine_levels.tolist()]
+        return rearrange(torch.stack(volume, 1), "b d f h w -> (b d) f h w").contiguous(memory_format=torch.channels_last)
+
+    def aggregate(self, volume: torch.Tensor, centre: torch.Tensor) -> torch.Tensor:
+        """Votes gathered over pixels and candidates: '(b d) f h w' to '(b d) 3 h w' (two scores and an offset)."""
+        b, d = len(centre), len(self.fine_levels)
+        guide = self.guide(centre - 0.5)
+        skip = volume + F.relu(self.full_in(volume) + repeat(guide, "b f h w -> (b d) f h w", d=d))
+        half = rearrange(self.down_half(skip), "(b d) f h w -> b f d h w", b=b)
+        half = self.half_in(half.contiguous(memory_format=torch.channels_last_3d))
+        low = self.quarter(self.down_quarter(F.relu(half)))
+        low = F.interpolate(self.up_half(F.relu(low)), scale_factor=(1, 2, 2), mode="nearest")
+        half = self.half_out(half + low)
+        up = self.up_full(rearrange(F.relu(half), "b f d h w -> (b d) f h w"))
+        up = F.interpolate(up, scale_factor=2, mode="bilinear", align_corners=False)
+        return self.heads(F.relu(self.full_out(F.relu(skip + up))) + skip)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Sees through the occluders of a batch of light fields.
+
+        Args:
+            x: 'b n c h w', n = (u v), c = RGB, float in [0, 1]; any h and w.
+
+        Returns:
+            depDistT 'b d h w' (occluder and background), depDistS 'b d h w' (background), both sum to 1 over d;
+            depth_map 'b h w', the background's disparity in pixels per view step.
+
+        Raises:
+            ValueError: when x has another number of axes, views or colours.
+        """
+        self.check_input(x)
+        h, w = x.shape[-2:]
+        x = F.pad(x, (0, -w % POOLING, 0, -h % POOLING, 0, 0), mode="replicate")
+        out = self.aggregate(self.cost_volume(x), x[:, x.shape[1] // 2])
+        out = rearrange(out, "(b d) k h w -> k b d h w", b=len(x))[..., :h, :w].float()
+        both, background = out[0].softmax(1), out[1].softmax(1)
+        depth_map = self.local_expectation(background, torch.tanh(out[2]) * self.step / FINE)
+        return (*(torch.einsum("bfhw,fd->bdhw", p, self.to_coarse) for p in (both, background)), depth_map)
+
+    def local_expectation(self, distribution: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
+        """The expectation over the candidates within one step of the peak, each moved by its offset."""
+        peak = distribution.argmax(1, keepdim=True)
+        order = torch.arange(distribution.shape[1], device=peak.device)[None, :, None, None]
+        near = distribution * ((order - peak).abs() <= FINE)
+        disp = self.fine_levels[None, :, None, None] + offset
+        return reduce(near * disp, "b d h w -> b h w", "sum") / reduce(near, "b d h w -> b h w", "sum")
+
+
+def weights_init_xavier(module: nn.Module) -> None:
+    """Xavier-uniform weights and zero biases for one convolution or linear layer; use with `model.apply`.
+
+    Source: Glorot and Bengio, AISTATS 2010.
+    """
+    if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, AngularMatch):
+        module.reset_parameters()
+
+
+def get_parameter_number(model: nn.Module) -> dict[str, int]:
+    """How many numbers a model holds, and how many of them are trained.
+
+    >>> get_parameter_number(nn.Linear(2, 3))
+    {'total': 9, 'trainable': 9}
+    """
+    counts = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    return {"total": sum(n for n, _ in counts), "trainable": sum(n for n, trained in counts if trained)}

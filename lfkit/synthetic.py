@@ -1,0 +1,392 @@
+"""Procedural two-layer light fields with exact truth, rendered by solving each view's rays.
+
+A scene is a pile of sheets. Each has a disparity d(y, x), a support and a texture, all functions of the centre view's
+coordinates, which is how a point of the scene is named here: the ray of view (u, v) through its pixel (i, j) meets a sheet at
+the point with y = i - (c - u) d(y, x) and x = j - (c - v) d(y, x). That is solved for (y, x); the nearest sheet that the ray
+meets is seen. Nothing is warped from a rendered view, so every view shows what the others can't see.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+
+from lfkit.disparity import MAX_DISP
+from lfkit.lightfield import Scene
+
+SOLVER_STEPS = 4     # fixed-point steps after the exact solution for a plane; the slopes below make 4 leave under 1e-3 px
+MAX_SLOPE = 0.02     # steepest disparity slope in px per px; times the outermost view's offset of 4 it contracts by 0.08
+OVERSAMPLE = 2       # texture and support samples a pixel: reading them between samples then blurs no view more than another
+MIN_GAP = 0.6        # least disparity between an occluder and all behind it, in pixels per view step
+SPLIT_SEED = 1 << 32  # keeps the seeds of scenes and of crops apart
+
+
+@dataclass
+class Sheet:
+    """One textured surface: disparity a + b y + c x plus waves, seen where its support reaches 0.5."""
+
+    plane: tuple[float, float, float]
+    texture: torch.Tensor                    # 'c h w', OVERSAMPLE samples a pixel, over the margin too
+    support: torch.Tensor                    # 'h w' coverage in [0, 1], likewise
+    waves: list[tuple[float, float, float, float]] = field(default_factory=list)  # amplitude, y and x frequency, phase
+    occluder: bool = False
+    sheen: tuple[float, float] = (0.0, 0.0)  # brightness gained per view step along u and v
+
+    def disp(self, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """Disparity at points of the centre view, in pixels per view step."""
+        a, b, c = self.plane
+        out = a + b * y + c * x
+        for amplitude, fy, fx, phase in self.waves:
+            out = out + amplitude * torch.sin(fy * y + fx * x + phase)
+        return out
+
+    def solve(self, i: torch.Tensor, j: torch.Tensor, du: torch.Tensor, dv: torch.Tensor):
+        """The point (y, x) of the sheet on the ray through pixel (i, j) of the view at offset (du, dv) = (c - u, c - v)."""
+        a, b, c = self.plane
+        d = (a + b * i + c * j) / (1 + b * du + c * dv)
+        for _ in range(SOLVER_STEPS if self.waves else 0):
+            d = self.disp(i - du * d, j - dv * d)
+        return i - du * d, j - dv * d, d
+
+
+class Canvas:
+    """Where textures and supports are drawn: the centre view and the margin that other views see.
+
+    Args:
+        size: side of the centre view in pixels.
+        margin: pixels beyond each side.
+        generator: source of every random number.
+        device: where tensors are made.
+    """
+
+    def __init__(self, size: int, margin: int, generator: torch.Generator, device: torch.device):
+        self.size, self.margin, self.generator, self.device = size, margin, generator, device
+        self.side = OVERSAMPLE * (size + 2 * margin)
+        axis = (torch.arange(self.side, device=device) + 0.5) / OVERSAMPLE - 0.5 - margin
+        self.y, self.x = torch.meshgrid(axis, axis, indexing="ij")
+
+    def uniform(self, low: float, high: float, *shape: int):
+        """Random numbers in [low, high): one Python float, or a tensor of the given shape."""
+        out = low + (high - low) * torch.rand(shape, generator=self.generator)
+        return out.to(self.device) if shape else float(out)
+
+    def choose(self, options):
+        """One of the options."""
+        return options[int(torch.randint(len(options), (), generator=self.generator))]
+
+    def noise(self, slope: float, channels: int = 1) -> torch.Tensor:
+        """Noise of amplitude spectrum 1 / f**slope, zero mean and unit variance, 'c h w'.
+
+        Source: natural pictures have a slope near 1 (Field, J. Opt. Soc. Am. A 4(12), 1987).
+        """
+        white = torch.randn((channels, self.side, self.side), generator=self.generator).to(self.device)
+        fy = torch.fft.fftfreq(self.side, device=self.device)[:, None]
+        fx = torch.fft.rfftfreq(self.side, device=self.device)[None]
+        radius = torch.hypot(fy, fx).clamp(min=1 / self.side)
+        band_limit = torch.exp(-0.5 * (radius * OVERSAMPLE / 0.35) ** 2)  # nothing finer than a pixel
+        out = torch.fft.irfft2(torch.fft.rfft2(white) * radius**-slope * band_limit, s=(self.side, self.side))
+        out = out - out.mean((1, 2), keepdim=True)
+        return out / out.std((1, 2), keepdim=True).clamp(min=1e-6)
+
+    def read(self, image: torch.Tensor, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """'c h w' read at points of the centre view, bilinear, the edge repeated beyond the margin."""
+        scale = 2 / (self.size + 2 * self.margin)
+        grid = torch.stack([(x + 0.5 + self.margin) * scale - 1, (y + 0.5 + self.margin) * scale - 1], -1)
+        shape = y.shape
+        out = F.grid_sample(image[None], grid.reshape(1, -1, shape[-1], 2), align_corners=False, padding_mode="border")
+        return out.reshape(image.shape[0], *shape)
+
+
+# textures: 'c h w' in [0, 1]
+
+def _colours(canvas: Canvas, count: int) -> torch.Tensor:
+    """`count` random colours 'k c', more of them grey than gaudy."""
+    grey = canvas.uniform(0.05, 0.95, count, 1)
+    return (grey + canvas.uniform(0.02, 0.5) * canvas.uniform(-1, 1, count, 3)).clamp(0.02, 0.98)
+
+
+def _noise_texture(canvas: Canvas) -> torch.Tensor:
+    noise = canvas.noise(canvas.uniform(0.4, 1.8), 3)
+    shared = canvas.uniform(0.3, 1.0)
+    noise = shared * noise[:1] + math.sqrt(1 - shared**2) * noise
+    return _colours(canvas, 1)[0][:, None, None] + canvas.uniform(0.03, 0.22) * noise
+
+
+def _pattern_texture(canvas: Canvas) -> torch.Tensor:
+    """Stripes, a checkerboard or a grid of lines."""
+    angle, period = canvas.uniform(0, math.pi), canvas.uniform(4, 24)
+    s = torch.sin((canvas.y * math.cos(angle) + canvas.x * math.sin(angle)) * 2 * math.pi / period)
+    t = torch.sin((canvas.x * math.cos(angle) - canvas.y * math.sin(angle)) * 2 * math.pi / period * canvas.uniform(0.5, 1.5))
+    kind = canvas.choose(["stripes", "checker", "grid"])
+    value = {"stripes": s, "checker": s * t * 2, "grid": torch.maximum(s, t) - 0.6}[kind]
+    weight = torch.sigmoid(value * canvas.uniform(3, 12))[None]
+    first, second = _colours(canvas, 2)[:, :, None, None]
+    return first * weight + second * (1 - weight) + canvas.uniform(0, 0.06) * canvas.noise(canvas.uniform(0.3, 1.5))
+
+
+def _leaves_texture(canvas: Canvas) -> torch.Tensor:
+    """Overlapping discs of power-law radii: edges, corners and flat parts in natural proportion.
+
+    Source: dead leaves model, Lee, Mumford and Huang, IJCV 41, 2001.
+    """
+    out = _colours(canvas, 1)[0][:, None, None].expand(3, canvas.side, canvas.side).clone()
+    count = 160
+    low, high = 2.0, canvas.size / 3
+    radii = (low**-1.5 + canvas.uniform(0, 1, count) * (high**-1.5 - low**-1.5)) ** (-1 / 1.5)
+    centres = canvas.uniform(-canvas.margin, canvas.size + canvas.margin, count, 2)
+    radii, order = radii.sort(descending=True)
+    colours = _colours(canvas, count)
+    for (cy, cx), radius, colour in zip(centres.tolist(), radii.tolist(), colours[:, :, None, None]):
+        top, left = (int(OVERSAMPLE * (c - radius + canvas.margin)) - 2 for c in (cy, cx))
+        extent = int(2 * OVERSAMPLE * radius) + 6
+        rows = slice(max(top, 0), max(top + extent, 0))
+        cols = slice(max(left, 0), max(left + extent, 0))
+        cover = (radius + 0.5 - torch.hypot(canvas.y[rows, cols] - cy, canvas.x[rows, cols] - cx)).clamp(0, 1)
+        out[:, rows, cols] += cover * (colour - out[:, rows, cols])
+    return out + canvas.uniform(0, 0.06) * canvas.noise(canvas.uniform(0.4, 1.5))
+
+
+def _flat_texture(canvas: Canvas) -> torch.Tensor:
+    shade = canvas.uniform(0.0, 0.12) * canvas.noise(2.0)
+    return _colours(canvas, 1)[0][:, None, None] + shade + canvas.uniform(0.005, 0.03) * canvas.noise(0.6)
+
+
+TEXTURES = (_noise_texture, _noise_texture, _pattern_texture, _leaves_texture, _leaves_texture, _flat_texture)
+
+
+def make_texture(canvas: Canvas) -> torch.Tensor:
+    """A random texture 'c h w' in [0, 1]."""
+    texture = canvas.choose(TEXTURES)(canvas)
+    light = 1 + canvas.uniform(0, 0.3) * canvas.noise(2.5)  # slow light and shade
+    return (texture * light.clamp(0.3, 1.7)).clamp(0, 1)
+
+
+# supports: coverage 'h w' in [0, 1], from a signed distance in pixels (positive inside)
+
+def _cover(distance: torch.Tensor) -> torch.Tensor:
+    return (distance + 0.5).clamp(0, 1)
+
+
+def _turned(canvas: Canvas, cy: float, cx: float, angle: float):
+    y, x = canvas.y - cy, canvas.x - cx
+    return y * math.cos(angle) + x * math.sin(angle), x * math.cos(angle) - y * math.sin(angle)
+
+
+def _segment(canvas: Canvas, start, end, thick: float, thin: float) -> torch.Tensor:
+    """Signed distance to a tapering stick from start to end."""
+    (y0, x0), (y1, x1) = start, end
+    dy, dx = y1 - y0, x1 - x0
+    along = (((canvas.y - y0) * dy + (canvas.x - x0) * dx) / max(dy * dy + dx * dx, 1e-6)).clamp(0, 1)
+    return thick + (thin - thick) * along - torch.hypot(canvas.y - y0 - along * dy, canvas.x - x0 - along * dx)
+
+
+def _place(canvas: Canvas, spread: float = 0.1) -> tuple[float, float]:
+    return tuple(canvas.uniform(-spread * canvas.size, (1 + spread) * canvas.size) for _ in range(2))
+
+
+def fence(canvas: Canvas) -> torch.Tensor:
+    """Two families of parallel wires."""
+    angle, period = canvas.uniform(0, math.pi), canvas.uniform(14, 34)
+    width = canvas.uniform(1.0, 0.16 * period)
+    y, x = _turned(canvas, *_place(canvas), angle)
+    bend = canvas.uniform(0, 1.5) * torch.sin(canvas.x / canvas.uniform(20, 60))
+    distances = []
+    for t in (y + bend, x + bend):
+        stretched = period * canvas.uniform(0.7, 1.3)
+        distances.append(width - (torch.remainder(t, stretched) - stretched / 2).abs())
+    return _cover(torch.maximum(*distances))
+
+
+def bars(canvas: Canvas) -> torch.Tensor:
+    """One family of parallel bars."""
+    period = canvas.uniform(16, 44)
+    y, _ = _turned(canvas, *_place(canvas), canvas.uniform(0, math.pi))
+    return _cover(canvas.uniform(1.5, 0.22 * period) - (torch.remainder(y, period) - period / 2).abs())
+
+
+def _leaf(canvas: Canvas, place, length: float, width: float, angle: float) -> torch.Tensor:
+    y, x = _turned(canvas, *place, angle)
+    along = (x / length).clamp(-1, 1)
+    return torch.minimum(width * (1 - along.square()) - y.abs(), length - x.abs())
+
+
+def leaves(canvas: Canvas) -> torch.Tensor:
+    """A cloud of pointed leaves."""
+    out = torch.full_like(canvas.y, -10.0)
+    for _ in range(canvas.choose(range(10, 40))):
+        length = canvas.uniform(4, 13)
+        out = torch.maximum(out, _leaf(canvas, _place(canvas), length, length * canvas.uniform(0.25, 0.6), canvas.uniform(0, math.pi)))
+    return _cover(out)
+
+
+def branches(canvas: Canvas) -> torch.Tensor:
+    """Crooked tapering branches, with leaves on some."""
+    out = torch.full_like(canvas.y, -10.0)
+    leafy = canvas.uniform(0, 1) < 0.6
+    for _ in range(canvas.choose(range(2, 6))):
+        place, angle, thick = _place(canvas), canvas.uniform(0, 2 * math.pi), canvas.uniform(1.0, 4.5)
+        for _ in range(5):
+            length = canvas.uniform(0.1, 0.3) * canvas.size
+            tip = (place[0] + length * math.sin(angle), place[1] + length * math.cos(angle))
+            out = torch.maximum(out, _segment(canvas, place, tip, thick, 0.75 * thick))
+            if leafy:
+                size = canvas.uniform(4, 11)
+                out = torch.maximum(out, _leaf(canvas, tip, size, size * canvas.uniform(0.3, 0.6), canvas.uniform(0, math.pi)))
+            place, angle, thick = tip, angle + canvas.uniform(-0.8, 0.8), 0.75 * thick
+    return _cover(out)
+
+
+def blobs(canvas: Canvas) -> torch.Tensor:
+    """Smooth islands."""
+    noise = F.avg_pool2d(canvas.noise(canvas.uniform(2.0, 2.6))[None], 5, 1, 2)[0, 0]
+    level = torch.quantile(noise[::8, ::8].flatten(), canvas.uniform(0.7, 0.88))
+    gy, gx = torch.gradient(noise)
+    return _cover((noise - level) / torch.hypot(gy, gx).clamp(min=1e-2) / OVERSAMPLE)
+
+
+OCCLUDERS = {"fence": fence, "bars": bars, "leaves": leaves, "branches": branches, "blobs": blobs}
+
+
+def _object_support(canvas: Canvas) -> torch.Tensor:
+    """A solid thing of the background: an ellipse, a box, or a pile of both."""
+    out = torch.full_like(canvas.y, -10.0)
+    place, angle = _place(canvas, 0.0), canvas.choose([0.0, canvas.uniform(0, math.pi)])
+    for _ in range(canvas.choose([1, 1, 1, 3])):
+        y, x = _turned(canvas, *place, angle)
+        tall, wide = (canvas.uniform(0.03, 0.25) * canvas.size for _ in range(2))
+        box = torch.minimum(tall - y.abs(), wide - x.abs())
+        ellipse = (1 - torch.hypot(y / tall, x / wide)) * min(tall, wide)
+        out = torch.maximum(out, canvas.choose([box, ellipse]))
+        place = tuple(p + canvas.uniform(-0.15, 0.15) * canvas.size for p in place)
+    return _cover(out)
+
+
+# scenes
+
+def _sheet(canvas: Canvas, low: float, high: float, support: torch.Tensor, slant: float, wavy: float = 0.5, **options) -> Sheet:
+    """A sheet whose disparity stays within [low, high] over the centre view and its margin."""
+    centre, half = (low + high) / 2, (high - low) / 2
+    reach = canvas.size / 2 + canvas.margin
+    slope = min(slant * MAX_SLOPE, 0.45 * half / reach)
+    b, c = canvas.uniform(-slope, slope), canvas.uniform(-slope, slope)
+    waves = []
+    if canvas.uniform(0, 1) < wavy:
+        frequency = 2 * math.pi / canvas.uniform(0.5, 2.0) / canvas.size
+        turn = canvas.uniform(0, 2 * math.pi)
+        room = half - (abs(b) + abs(c)) * reach
+        amplitude = min(canvas.uniform(0, 1) * room, 0.5 * MAX_SLOPE / frequency)
+        waves.append((amplitude, frequency * math.sin(turn), frequency * math.cos(turn), canvas.uniform(0, 2 * math.pi)))
+    room = half - (abs(b) + abs(c)) * reach - sum(w[0] for w in waves)
+    a = centre + canvas.uniform(-room, room) - (b + c) * (canvas.size - 1) / 2
+    return Sheet((a, b, c), make_texture(canvas), support, waves, **options)
+
+
+def _sheen(canvas: Canvas) -> tuple[float, float]:
+    strength = canvas.choose([0.0, 0.0, 0.01])
+    return canvas.uniform(-strength, strength), canvas.uniform(-strength, strength)
+
+
+def make_sheets(canvas: Canvas, max_disp: float, occluded: bool = True) -> list[Sheet]:
+    """A random scene: a backdrop, objects before it that may touch and cross, and occluders in front of all."""
+    everywhere = torch.ones_like(canvas.y)
+    split = canvas.uniform(0.0, 0.6) * max_disp if occluded else 0.95 * max_disp  # occluders in front, the rest behind
+    far = canvas.uniform(-0.95 * max_disp, min(split - 1.5, 0.0))
+    sheets = [_sheet(canvas, far, far + canvas.uniform(0.3, 1.0) * (split - far), everywhere, slant=1.0)]
+    for _ in range(canvas.choose(range(1, 8))):
+        low = canvas.uniform(far, split - 0.3)
+        sheets.append(_sheet(canvas, low, min(low + canvas.uniform(0.05, 1.5), split), _object_support(canvas), 1.0, sheen=_sheen(canvas)))
+    near = 0.97 * max_disp
+    for _ in range(canvas.choose([1, 1, 2, 3]) if occluded else 0):
+        low = canvas.uniform(split + MIN_GAP, near - 0.1)
+        support = canvas.choose(list(OCCLUDERS.values()))(canvas)
+        sheets.append(_sheet(canvas, low, min(low + canvas.uniform(0.05, 0.8), near), support, 0.5, occluder=True, sheen=_sheen(canvas)))
+    return sheets
+
+
+def _composite(canvas: Canvas, sheets: list[Sheet], i, j, du, dv) -> torch.Tensor:
+    """What the rays see, 'v c h w' for v views: the sheets laid over one another from far to near, ray by ray."""
+    disps, covers, colours = [], [], []
+    for sheet in sheets:
+        y, x, disp = sheet.solve(i, j, du, dv)
+        gain = 1 + sheet.sheen[0] * du + sheet.sheen[1] * dv
+        disps.append(disp)
+        covers.append(canvas.read(sheet.support[None], y, x)[0])
+        colours.append(canvas.read(sheet.texture, y, x) * gain)
+    order = torch.stack(disps).argsort(0)
+    covers = torch.stack(covers).gather(0, order)
+    colours = torch.stack(colours).gather(0, order[:, None].expand(-1, 3, *order.shape[1:]))
+    out = colours[0]
+    for cover, colour in zip(covers[1:], colours[1:]):
+        out = out + cover * (colour - out)
+    return out.transpose(0, 1)
+
+
+def _nearest(canvas: Canvas, sheets: list[Sheet], i, j) -> tuple[torch.Tensor, torch.Tensor]:
+    """Disparity of the nearest sheet at pixels of the centre view, and whether an occluder is that sheet, both 'h w'."""
+    best = torch.full_like(i, -math.inf)
+    mask = torch.zeros_like(i, dtype=torch.bool)
+    for sheet in sheets:
+        disp = sheet.disp(i, j)
+        hit = (canvas.read(sheet.support[None], i, j)[0] >= 0.5) & (disp > best)
+        best = torch.where(hit, disp, best)
+        mask = torch.where(hit, torch.full_like(mask, sheet.occluder), mask)
+    return best, mask
+
+
+def render(canvas: Canvas, sheets: list[Sheet], views_num: int) -> dict[str, torch.Tensor]:
+    """All views of the sheets and the truth of the centre view.
+
+    Returns:
+        lf 'u v h w c' and gt_data 'h w c', float32 about [0, 1]; mask 'h w' bool; fg_disp and bg_disp 'h w' in pixels per view step.
+    """
+    centre = views_num // 2
+    axis = torch.arange(canvas.size, dtype=torch.float32, device=canvas.device)
+    i, j = torch.meshgrid(axis, axis, indexing="ij")
+    offset = centre - torch.arange(views_num, dtype=torch.float32, device=canvas.device)[:, None, None]
+    rows = [_composite(canvas, sheets, i[None], j[None], centre - u, offset) for u in range(views_num)]
+    behind = [s for s in sheets if not s.occluder]
+    fg_disp, mask = _nearest(canvas, sheets, i, j)
+    bg_disp, _ = _nearest(canvas, behind, i, j)
+    zero = torch.zeros_like(offset[:1])
+    gt_data = _composite(canvas, behind, i[None], j[None], 0, zero)[0]
+    lf = torch.stack(rows)
+    return {"lf": lf.permute(0, 1, 3, 4, 2), "gt_data": gt_data.permute(1, 2, 0),  # the two hot reorders of a render
+            "mask": mask, "fg_disp": fg_disp, "bg_disp": bg_disp}
+
+
+def synthesize(seed: int, size: int = 128, views_num: int = 9, max_disp: float = MAX_DISP, occluded: bool | None = None,
+               noise: float | None = None, device: torch.device | str = "cpu") -> Scene:
+    """One random two-layer scene; the same arguments give the same scene.
+
+    Args:
+        seed: 0 or more; one scene each.
+        size: side of each view in pixels, at least 16.
+        views_num: views a side, odd, at least 3.
+        max_disp: no disparity of the centre view exceeds it, in pixels per view step.
+        occluded: with occluders or without; by default nine of ten scenes have some.
+        noise: standard deviation of the sensor noise, in parts of the full range; drawn by default.
+        device: where it is rendered.
+
+    Returns:
+        A `Scene` with uint8 views and the truth of both layers.
+
+    Raises:
+        ValueError: when an argument is outside what is said above.
+    """
+    if seed < 0 or size < 16 or views_num < 3 or views_num % 2 == 0 or max_disp < 2:
+        raise ValueError(f"a scene needs seed >= 0, size >= 16, an odd views_num >= 3 and max_disp >= 2: got seed {seed}, "
+                         f"size {size}, views_num {views_num}, max_disp {max_disp:g}")
+    generator = torch.Generator().manual_seed(SPLIT_SEED + seed)  # on the CPU: the same scene on every device
+    margin = math.ceil(views_num // 2 * max_disp) + 4
+    canvas = Canvas(size, margin, generator, torch.device(device))
+    if occluded is None:
+        occluded = canvas.uniform(0, 1) < 0.9
+    parts = render(canvas, make_sheets(canvas, max_disp, occluded), views_num)
+    exposure = canvas.choose([1.0, canvas.uniform(0.35, 1.0)])
+    sigma = noise if noise is not None else canvas.choose([0.0, canvas.uniform(0.0, 0.02)])
+    grain = torch.randn(parts["lf"].shape, generator=generator).to(canvas.device)
+    to_byte = lambda image: (image.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+    return Scene(name=f"synthetic_{seed:06d}", lf=to_byte(parts["lf"] * exposure + sigma * grain),
+                 gt_data=to_byte(parts["gt_data"] * exposure), mask=parts["mask"].cpu().numpy(),
+                 fg_disp=parts["fg_disp"].cpu().numpy(), bg_disp=parts["bg_disp"].cpu().numpy())

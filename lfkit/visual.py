@@ -1,0 +1,212 @@
+"""Pictures: what a validation keeps, and the figures of the notebooks."""
+
+from pathlib import Path
+
+import imageio.v3 as iio
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from lfkit.disparity import disparity_levels
+from lfkit.lightfield import as_byte, as_float
+
+DISP_MAP = "viridis"   # even steps in lightness, readable without colour
+ERROR_MAP = "RdBu_r"   # signed, white at 0
+ERROR_LIMIT = 0.5      # pixels per view step at the ends of the error's colour bar
+DISP_LABEL = "disparity (px / view step)"
+
+
+def disp_limits(*maps: np.ndarray) -> tuple[float, float]:
+    """The range of disparities that all of the maps lie in; never empty."""
+    low, high = min(float(np.min(m)) for m in maps), max(float(np.max(m)) for m in maps)
+    return (low, high) if high - low > 1e-3 else (low - 0.5, high + 0.5)
+
+
+def _disp_image(path: Path, disp: np.ndarray, limits: tuple[float, float]) -> None:
+    plt.imsave(path, disp, cmap=DISP_MAP, vmin=limits[0], vmax=limits[1])
+
+
+def save_validation_result(log_path: str | Path, epoch: int, scene: str, center_image: np.ndarray, disp_pred: np.ndarray,
+                           disp_gt: np.ndarray) -> Path:
+    """Keeps one scene's validation: <scene>_train.png (the centre view), _pred.png, _gt.png and _pred.npy.
+
+    Both disparities are drawn in one colour scale, the range of the truth, so that equal colours are equal disparities.
+
+    Args:
+        log_path: the run's directory; the files go to validation/epoch<epoch> in it.
+        epoch: number of epochs trained.
+        scene: the scene's name.
+        center_image: 'h w c', uint8 or float in [0, 1].
+        disp_pred, disp_gt: 'h w' in pixels per view step.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: when the maps are not 'h w' of one shape.
+    """
+    if disp_pred.ndim != 2 or disp_pred.shape != disp_gt.shape:
+        raise ValueError(f"disp_pred and disp_gt must be 'h w' maps of one shape: got {disp_pred.shape} and {disp_gt.shape}")
+    folder = Path(log_path) / "validation" / f"epoch{epoch}"
+    folder.mkdir(parents=True, exist_ok=True)
+    iio.imwrite(folder / f"{scene}_train.png", as_byte(center_image))
+    np.save(folder / f"{scene}_pred.npy", disp_pred)
+    _disp_image(folder / f"{scene}_pred.png", disp_pred, disp_limits(disp_gt))
+    _disp_image(folder / f"{scene}_gt.png", disp_gt, disp_limits(disp_gt))
+    return folder
+
+
+def save_disparity(path: str | Path, disp: np.ndarray, limits: tuple[float, float] | None = None) -> None:
+    """One disparity map 'h w' as a coloured PNG, over its own range unless limits are given."""
+    _disp_image(Path(path), disp, limits or disp_limits(disp))
+
+
+def _panels(count: int, height: float = 3.0, widths: list | None = None) -> tuple[Figure, np.ndarray]:
+    """A row of axes on a figure that pyplot does not keep, so that a cell shows it once."""
+    fig, axes = plt.subplots(1, count, figsize=(height * 1.12 * (sum(widths) if widths else count), height), dpi=80, squeeze=False,
+                             layout="constrained", gridspec_kw={"width_ratios": widths} if widths else None)
+    plt.close(fig)
+    return fig, axes[0]
+
+
+def _image(ax, image: np.ndarray, title: str, **options):
+    drawn = ax.imshow(image, interpolation="nearest", **options)
+    ax.set_title(title, fontsize=10)
+    ax.set_xticks([])
+    ax.set_yticks([])
+    return drawn
+
+
+def plot_views(lf: np.ndarray, row: int | None = None) -> Figure:
+    """The top left, centre and bottom right view, and the epipolar slice along one row of pixels.
+
+    The slice stacks that row of pixels from every view of the middle view row: a point draws a line whose slope is its disparity.
+
+    Args:
+        lf: 'u v h w c', uint8 or float in [0, 1].
+        row: pixel row of the slice; the middle one by default.
+    """
+    n, height = lf.shape[0], lf.shape[2]
+    row = height // 2 if row is None else row
+    if not 0 <= row < height:
+        raise ValueError(f"row must lie in 0 ... {height - 1}: got {row}")
+    fig, axes = _panels(4, widths=[1, 1, 1, 1.5])
+    for ax, (u, v) in zip(axes, ((0, 0), (n // 2, n // 2), (n - 1, n - 1))):
+        _image(ax, as_float(lf[u, v]), f"view ({u}, {v})")
+    axes[1].axhline(row, color="red", linewidth=1)
+    axes[3].imshow(as_float(lf[n // 2, :, row]), aspect="auto", interpolation="nearest")
+    axes[3].set(xlabel="x (px)", ylabel="view column v")
+    axes[3].set_title(f"epipolar slice, y = {row} px", fontsize=10)
+    return fig
+
+
+def plot_layers(centre: np.ndarray, gt_data: np.ndarray, fg_disp: np.ndarray, bg_disp: np.ndarray) -> Figure:
+    """The centre view, the same without its occluders, and the disparities of both layers with one colour bar."""
+    fig, axes = _panels(4, widths=[1, 1, 1, 1.2])
+    _image(axes[0], as_float(centre), "centre view")
+    _image(axes[1], as_float(gt_data), "without occluders (gt_data)")
+    low, high = disp_limits(fg_disp, bg_disp)
+    _image(axes[2], fg_disp, "fg_disp: the first surface", cmap=DISP_MAP, vmin=low, vmax=high)
+    drawn = _image(axes[3], bg_disp, "bg_disp: behind the occluders", cmap=DISP_MAP, vmin=low, vmax=high)
+    fig.colorbar(drawn, ax=axes[3], label=DISP_LABEL)
+    return fig
+
+
+def plot_disparity(pred: np.ndarray, gt: np.ndarray, title: str = "", image: np.ndarray | None = None) -> Figure:
+    """Predicted beside true disparity with one colour bar, and the signed error.
+
+    Args:
+        pred, gt: 'h w' in pixels per view step.
+        title: stands over the figure.
+        image: 'h w c' drawn first, such as the centre view.
+
+    Raises:
+        ValueError: when the maps differ in shape.
+    """
+    if pred.ndim != 2 or pred.shape != gt.shape:
+        raise ValueError(f"pred and gt must be 'h w' maps of one shape: got {pred.shape} and {gt.shape}")
+    first = int(image is not None)
+    fig, axes = _panels(3 + first, widths=[1] * first + [1, 1.2, 1.2])
+    if image is not None:
+        _image(axes[0], as_float(image), "centre view")
+    low, high = disp_limits(gt)
+    _image(axes[first], pred, "predicted background", cmap=DISP_MAP, vmin=low, vmax=high)
+    drawn = _image(axes[first + 1], gt, "true background", cmap=DISP_MAP, vmin=low, vmax=high)
+    fig.colorbar(drawn, ax=axes[first + 1], label=DISP_LABEL, extend="both")
+    drawn = _image(axes[first + 2], pred - gt, "predicted - true", cmap=ERROR_MAP, vmin=-ERROR_LIMIT, vmax=ERROR_LIMIT)
+    fig.colorbar(drawn, ax=axes[first + 2], label="error (px / view step)", extend="both")
+    fig.suptitle(title, fontsize=11)
+    return fig
+
+
+def plot_distribution(both: np.ndarray, background: np.ndarray, pixel: tuple[int, int], max_disp: float, step: float,
+                      fg_disp: np.ndarray | None = None, bg_disp: np.ndarray | None = None, image: np.ndarray | None = None) -> Figure:
+    """The two distributions at one pixel, and where the truth lies.
+
+    Args:
+        both, background: depDistT and depDistS of one scene, 'd h w'.
+        pixel: (y, x).
+        max_disp, step: the levels.
+        fg_disp, bg_disp: 'h w' truth, drawn as lines where given.
+        image: 'h w c', drawn beside with the pixel marked.
+
+    Raises:
+        ValueError: when the pixel lies outside the maps, or the number of levels differs.
+    """
+    levels = disparity_levels(max_disp, step).numpy()
+    (y, x), size = pixel, both.shape[1:]
+    if len(levels) != both.shape[0] or both.shape != background.shape:
+        raise ValueError(f"the distributions have shapes {both.shape} and {background.shape}, expected {len(levels)} levels 'd h w'")
+    if not (0 <= y < size[0] and 0 <= x < size[1]):
+        raise ValueError(f"pixel (y, x) = {(y, x)} lies outside the {size[0]} x {size[1]} map")
+    first = int(image is not None)
+    fig, axes = _panels(1 + first, widths=[1] * first + [1.8])
+    if image is not None:
+        _image(axes[0], as_float(image), "centre view")
+        axes[0].plot(x, y, "+", color="red", markersize=14, markeredgewidth=2)
+    ax = axes[first]
+    ax.bar(levels - 0.18 * step, both[:, y, x], 0.36 * step, label="depDistT (both layers)", color="#0072B2")
+    ax.bar(levels + 0.18 * step, background[:, y, x], 0.36 * step, label="depDistS (background)", color="#E69F00")
+    for disp, name, style in ((fg_disp, "true fg_disp", "--"), (bg_disp, "true bg_disp", "-")):
+        if disp is not None:
+            ax.axvline(disp[y, x], linestyle=style, color="black", label=name)
+    ax.set(xlabel=DISP_LABEL, ylabel="probability", ylim=(0, 1), title=f"pixel y = {y}, x = {x}")
+    ax.legend(fontsize=8)
+    return fig
+
+
+def plot_curves(curves: dict[str, list]) -> Figure:
+    """Training loss, and the MSE x 100 of training and validation, over epochs.
+
+    Args:
+        curves: train_loss, train_metric and test_metric, one value an epoch; metrics in squared pixels.
+    """
+    fig, axes = _panels(2, widths=[1.6, 1.6])
+    epochs = np.arange(1, len(curves["train_loss"]) + 1)
+    axes[0].plot(epochs, curves["train_loss"], "o-", markersize=3, color="#0072B2")
+    axes[0].set(title="training loss", xlabel="epoch", ylabel="loss")
+    for name, label, style in (("train_metric", "training crops", "o-"), ("test_metric", "validation scenes, before the epoch", "s--")):
+        axes[1].plot(epochs, 100 * np.asarray(curves[name]), style, markersize=3, label=label)
+    axes[1].set(title="background's disparity", xlabel="epoch", ylabel="MSE x 100 (px²)", yscale="log")
+    axes[1].legend(fontsize=8)
+    for ax in axes:
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.grid(alpha=0.3)
+    return fig
+
+
+class LiveCurves:
+    """Training curves that redraw in place in a notebook cell; `live(report)` after every epoch."""
+
+    def __init__(self):
+        self.handle = None
+
+    def __call__(self, report: dict) -> None:
+        """Draws the curves of a report of `fit`."""
+        from IPython.display import display  # a notebook has it; the command line does without
+        fig = plot_curves(report["curves"])
+        if self.handle is None:
+            self.handle = display(fig, display_id=True)
+        else:
+            self.handle.update(fig)
