@@ -1,0 +1,48 @@
+"""What the tests share: small scenes, a small trained-on-nothing network, and the order of the notebooks."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+
+import lfkit
+
+DATA = Path(os.environ.get("LFKIT_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def scene():
+    """A two-layer scene of 48 x 48 pixels without noise."""
+    return lfkit.synthesize(3, size=48, noise=0.0, occluded=True)
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+    """A data directory of four small scenes with both lists."""
+    root = tmp_path_factory.mktemp("data")
+    lfkit.write_synthetic(root, scenes=4, size=40, seed=0, render=lfkit.synthesize)
+    return root
+
+
+@pytest.fixture
+def args(data_dir, tmp_path):
+    """Arguments of a tiny run."""
+    return lfkit.get_parser(["--data_dir", str(data_dir), "--log_dir", str(tmp_path / "log"), "--patch_size", "24", "--batch_size", "2",
+                             "--channels", "4", "--epoch", "3", "--val_every", "2", "--device", "cpu", "--lr", "1e-3", "--test_length", "64"])
+
+
+@pytest.fixture
+def model():
+    """A seeded network for 9 x 9 views."""
+    torch.manual_seed(0)
+    return lfkit.DeoccNet(channels=4)
+
+
+def real(path: str) -> Path:
+    """A real scene, or a skip that says where it was looked for."""
+    if not (DATA / path).exists():
+        pytest.skip(f"no real scene at {DATA / path}; set LFKIT_DATA to the folder that holds it")
+    return DATA / path

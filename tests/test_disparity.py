@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+import torch
+
+from lfkit import disp_expectation, disparity_levels, get_disp_distribution, inside_levels, nearest_peak
+
+
+def test_nine_levels_by_default():
+    assert disparity_levels().tolist() == [-4, -3, -2, -1, 0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("max_disp, step, count", [(4, 0.5, 17), (2, 0.1, 41), (1, 1, 3), (3, 1.5, 5)])
+def test_level_count(max_disp, step, count):
+    levels = disparity_levels(max_disp, step)
+    assert len(levels) == count and levels[0] == -max_disp and levels[-1] == pytest.approx(max_disp)
+
+
+@pytest.mark.parametrize("max_disp, step", [(4, 3), (0, 1), (4, -1), (0.4, 1), (float("nan"), 1)])
+def test_levels_that_do_not_divide(max_disp, step):
+    with pytest.raises(ValueError, match="max_disp"):
+        disparity_levels(max_disp, step)
+
+
+@pytest.mark.parametrize("step", [1, 0.5, 0.25])
+def test_expectation_gives_the_disparity_back(step):
+    disp = torch.linspace(-4, 4, 4 * 1001).reshape(1, 4, 1001)
+    distribution = get_disp_distribution(disp, 4, step)
+    assert distribution.shape == (1, int(8 / step) + 1, 4, 1001)
+    assert torch.allclose(distribution.sum(1), torch.ones_like(disp), atol=1e-5)
+    assert torch.allclose(disp_expectation(distribution, 4, step), disp, atol=1e-5)
+    assert ((distribution > 0).sum(1) <= 2).all()
+
+
+def test_by_hand():
+    distribution = get_disp_distribution(np.array([[[-3.75, 0.0, 2.1]]]), 4, 1)
+    expected = np.zeros((9, 3))
+    expected[0, 0], expected[1, 0], expected[4, 1], expected[6, 2], expected[7, 2] = 0.75, 0.25, 1, 0.9, 0.1
+    np.testing.assert_allclose(distribution[0, :, 0].numpy(), expected, atol=1e-6)
+
+
+def test_outside_is_clamped_and_told():
+    disp = torch.tensor([[[-9.0, 4.0, 4.01]]])
+    assert get_disp_distribution(disp)[0, :, 0].argmax(0).tolist() == [0, 8, 8]
+    assert inside_levels(disp).tolist() == [[[False, True, False]]]
+
+
+def test_wrong_rank_and_nan():
+    with pytest.raises(ValueError, match=r"disp must be 'b h w': got shape \(4, 4\)"):
+        get_disp_distribution(torch.zeros(4, 4))
+    with pytest.raises(ValueError, match="1 NaN pixels of 4"):
+        get_disp_distribution(torch.tensor([[[0, 0], [0, float("nan")]]]))
+    with pytest.raises(ValueError, match="d = 9 levels"):
+        disp_expectation(torch.zeros(1, 8, 2, 2))
+
+
+@pytest.mark.parametrize("near, far", [(3.0, -2.0), (2.4, -1.7), (-0.5, -3.5), (4.0, -4.0)])
+def test_nearest_peak_of_two(near, far):
+    both = (get_disp_distribution(torch.full((1, 2, 3), near)) + get_disp_distribution(torch.full((1, 2, 3), far))) / 2
+    assert torch.allclose(nearest_peak(both), torch.full((1, 2, 3), near), atol=1e-5)
+
+
+def test_nearest_peak_of_one_and_of_noise():
+    one = 0.95 * get_disp_distribution(torch.full((1, 1, 1), -1.3))
+    one[:, 8] += 0.05  # less than a peak needs
+    assert nearest_peak(one).item() == pytest.approx(-1.3, abs=1e-5)
+    assert torch.isfinite(nearest_peak(torch.full((1, 9, 1, 1), 1 / 9))).all()

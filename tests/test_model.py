@@ -1,0 +1,122 @@
+import pytest
+import torch
+
+from lfkit import DeoccNet, get_parameter_number, weights_init_xavier
+from lfkit.model import AngularMatch, ViewSweep, cubic_weights
+
+
+@pytest.mark.parametrize("views_num, size, max_disp, step", [(3, (17, 5), 4, 1), (5, (8, 8), 2, 0.5), (9, (1, 9), 4, 1), (7, (10, 13), 1, 1)])
+def test_shapes_and_distributions(views_num, size, max_disp, step):
+    net = DeoccNet(4, views_num, max_disp, step)
+    both, background, depth_map = net(torch.rand(2, views_num**2, 3, *size))
+    levels = int(2 * max_disp / step) + 1
+    assert both.shape == background.shape == (2, levels, *size) and depth_map.shape == (2, *size)
+    for distribution in (both, background):
+        assert torch.allclose(distribution.sum(1), torch.ones(2, *size), atol=1e-5) and distribution.min() >= 0
+    assert depth_map.abs().max() <= max_disp + step
+
+
+def test_what_lies_at_a_disparity_falls_on_the_centres_pixel():
+    """views[u, v][y + (c - u) d, x + (c - v) d] = centre[y, x], so the shifted view equals the centre at whole shifts."""
+    torch.manual_seed(0)
+    world, n, d = torch.rand(3, 60, 60), 5, 2
+    views = torch.stack([world[:, 20 - (2 - u) * d:40 - (2 - u) * d, 20 - (2 - v) * d:40 - (2 - v) * d] for u in range(n) for v in range(n)])[None]
+    shifted = ViewSweep(views, 2 * 4).at(float(d)).reshape(1, n * n, 3, 20, 20)
+    inside = (slice(None), slice(None), slice(None), slice(8, 12), slice(8, 12))
+    assert torch.equal(shifted[inside], views[:, 12:13].expand_as(shifted)[inside])
+    assert not torch.allclose(ViewSweep(views, 8).at(-2.0).reshape(shifted.shape)[inside], shifted[inside])
+
+
+def test_half_pixel_shifts_of_a_smooth_picture():
+    y, x = torch.meshgrid(torch.arange(40.0), torch.arange(40.0), indexing="ij")
+    smooth = lambda y, x: torch.sin(0.4 * y + 0.2) + torch.cos(0.3 * x)
+    views = smooth(y, x).expand(1, 9, 3, 40, 40)
+    shifted = ViewSweep(views, 4).at(0.5).reshape(9, 3, 40, 40)
+    for n, (u, v) in enumerate((u, v) for u in range(3) for v in range(3)):
+        expected = smooth(y + (1 - u) * 0.5, x + (1 - v) * 0.5)
+        assert torch.allclose(shifted[n, 0, 5:-5, 5:-5], expected[5:-5, 5:-5], atol=3e-3)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.25, 0.5, 0.75])
+def test_cubic_taps(fraction):
+    taps = cubic_weights(fraction)
+    assert sum(taps) == pytest.approx(1)
+    assert sum(t * k for t, k in zip(taps, (-1, 0, 1, 2))) == pytest.approx(fraction)  # exact on a straight line
+    assert sum(t * k * k for t, k in zip(taps, (-1, 0, 1, 2))) == pytest.approx(fraction**2)  # and on a parabola
+
+
+def test_views_that_agree_give_no_contrast_whatever_their_colour():
+    match = AngularMatch(5, 4, 4, 4)
+    kernel = match.kernel()
+    views = torch.rand(1, 1, 4).expand(1, 25, 4).reshape(1, 100, 1, 1).clone()
+    views.reshape(25, 4)[:, 3] = 0
+    contrast = torch.nn.functional.conv2d(views, kernel)[0, :-4]
+    assert contrast.abs().max() < 1e-5 and kernel.shape == (4 * 4 + 4 + 4, 100, 1, 1)
+    assert torch.nn.functional.conv2d(torch.rand(1, 100, 1, 1), kernel)[0, :-4].abs().max() > 1e-3
+
+
+def test_no_statistic_over_the_image():
+    """A change in one corner leaves the other corner untouched."""
+    torch.manual_seed(0)
+    net = DeoccNet(4, 3, 1, 1).eval()
+    x = torch.rand(1, 9, 3, 160, 160)
+    changed = x.clone()
+    changed[..., :4, :4] = 0
+    with torch.inference_mode():
+        for a, b in zip(net(x), net(changed)):
+            assert torch.equal(a[..., 120:, 120:], b[..., 120:, 120:]) and not torch.equal(a, b)
+
+
+def test_every_parameter_learns_and_gradients_are_finite():
+    torch.manual_seed(0)
+    net = DeoccNet(8, 5, 4, 1)
+    net.apply(weights_init_xavier)
+    out = net(torch.rand(1, 25, 3, 24, 24))
+    (out[0].square().sum() + out[1].square().sum() + out[2].square().sum()).backward()
+    for name, parameter in net.named_parameters():
+        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
+        assert parameter.grad.abs().max() > 0, name
+
+
+def test_the_disparity_is_read_at_the_peak_not_between_two():
+    net = DeoccNet(4)
+    distribution = torch.zeros(1, 17, 1, 1)
+    distribution[0, 2], distribution[0, 3], distribution[0, 14] = 0.3, 0.3, 0.4  # -3, -2.5 and +3
+    offset = torch.zeros_like(distribution)
+    assert net.local_expectation(distribution, offset).item() == pytest.approx(3.0)
+    distribution[0, 2] = 0.45
+    assert net.local_expectation(distribution, offset).item() == pytest.approx((0.45 * -3 + 0.3 * -2.5) / 0.75)
+
+
+def test_parameters_and_xavier():
+    net = DeoccNet()
+    numbers = get_parameter_number(net)
+    assert numbers["total"] == sum(p.numel() for p in net.parameters()) == numbers["trainable"] < 1_000_000
+    net.guide.requires_grad_(False)
+    assert get_parameter_number(net)["trainable"] < numbers["total"]
+    layer = torch.nn.Conv2d(16, 32, 3)
+    torch.nn.init.constant_(layer.weight, 7)
+    torch.nn.init.constant_(layer.bias, 7)
+    weights_init_xavier(layer)
+    bound = (6 / (9 * 16 + 9 * 32)) ** 0.5
+    assert layer.weight.abs().max() <= bound and layer.weight.abs().max() > 0.9 * bound and (layer.bias == 0).all()
+
+
+@pytest.mark.parametrize("wrong", [{"views_num": 8}, {"views_num": 1}, {"max_disp": 4, "step": 3}, {"channels": 2}])
+def test_bad_sizes(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        DeoccNet(**{"channels": 4} | wrong)
+
+
+def test_bad_input(model):
+    with pytest.raises(ValueError, match=r"'b n c h w' with n = 81 views and c = 3 colours: got shape \(1, 80, 3, 8, 8\)"):
+        model(torch.zeros(1, 80, 3, 8, 8))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_agrees_with_the_cpu(model):
+    x = torch.rand(1, 81, 3, 24, 24)
+    model.eval()
+    with torch.inference_mode():
+        ours, theirs = model(x), model.cuda()(x.cuda())
+    assert torch.allclose(ours[0], theirs[0].cpu(), atol=1e-3) and torch.allclose(ours[1], theirs[1].cpu(), atol=1e-3)

@@ -1,0 +1,129 @@
+import numpy as np
+import pytest
+import torch
+
+import lfkit
+from lfkit.synthetic import OCCLUDERS, Canvas, Sheet, render
+
+GREY = 1 / 255  # one step of a uint8 picture
+
+
+def warp(view: np.ndarray, disp: np.ndarray, du: int, dv: int) -> np.ndarray:
+    """A view read where the centre's points appear in it: view[y + du * d, x + dv * d], bilinear, NaN outside. Written here, apart from lfkit."""
+    h, w = disp.shape
+    y, x = np.mgrid[:h, :w].astype(np.float64)
+    y, x = y + du * disp, x + dv * disp
+    outside = (y < 0) | (y > h - 1) | (x < 0) | (x > w - 1)
+    y0, x0 = np.clip(np.floor(y).astype(int), 0, h - 2), np.clip(np.floor(x).astype(int), 0, w - 2)
+    fy, fx = (np.clip(y - y0, 0, 1))[..., None], (np.clip(x - x0, 0, 1))[..., None]
+    view = view.astype(np.float64) / 255
+    out = ((1 - fy) * (1 - fx) * view[y0, x0] + (1 - fy) * fx * view[y0, x0 + 1] + fy * (1 - fx) * view[y0 + 1, x0] + fy * fx * view[y0 + 1, x0 + 1])
+    return np.where(outside[..., None], np.nan, out)
+
+
+def agreement(scene, disp, target, at, seen=0.06):
+    """Median colour difference of the warped views at `at`, and the share of those that agree within `seen`."""
+    c = scene.views_num // 2
+    errors = [np.abs(warp(scene.lf[u, v], disp, c - u, c - v) - target / 255).max(-1)[at] for u in (0, 2, 6, 8) for v in (0, 3, 8)]
+    errors = np.concatenate(errors)
+    errors = errors[~np.isnan(errors)]
+    return np.median(errors), np.mean(errors < seen)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_views_warped_by_the_disparity_agree_with_the_centre_where_nothing_occludes(seed):
+    scene = lfkit.synthesize(seed, size=96, noise=0.0, occluded=False)
+    around = np.lib.stride_tricks.sliding_window_view(np.pad(scene.fg_disp, 8, mode="edge"), (17, 17))
+    smooth = np.ptp(around, axis=(2, 3)) < 0.5  # no edge of an object near by, so that no view loses the pixel
+    right, share = agreement(scene, scene.fg_disp, scene.centre, smooth)
+    wrong, _ = agreement(scene, -scene.fg_disp, scene.centre, smooth)
+    assert np.array_equal(scene.fg_disp, scene.bg_disp) and not scene.mask.any() and smooth.mean() > 0.1
+    assert right < 3 * GREY and share > 0.97 and right < 0.5 * wrong
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_views_that_see_past_the_occluder_agree_with_gt_data(seed):
+    scene = lfkit.synthesize(seed, size=96, noise=0.0, occluded=True)
+    behind = scene.mask
+    _, share = agreement(scene, scene.bg_disp, scene.gt_data, behind)
+    _, wrong = agreement(scene, scene.fg_disp, scene.gt_data, behind)
+    assert behind.mean() > 0.01 and share > 0.3 and share > 1.3 * wrong
+
+
+def test_a_plane_is_shifted_by_its_disparity_exactly():
+    """A textured plane at d = 2: view (0, 0) of a 9 x 9 grid shows the centre's pixels 8 further down and right."""
+    canvas = Canvas(32, 20, torch.Generator().manual_seed(0), torch.device("cpu"))
+    sheet = Sheet((2.0, 0.0, 0.0), canvas.noise(1.0, 3) * 0.1 + 0.5, torch.ones_like(canvas.y))
+    parts = render(canvas, [sheet], 9)
+    assert torch.allclose(parts["lf"][0, 0, 8:, 8:], parts["lf"][4, 4, :-8, :-8], atol=1e-4)
+    assert torch.allclose(parts["lf"][4, 8, :, :-8], parts["lf"][4, 4, :, 8:], atol=1e-4)
+    assert (parts["fg_disp"] == 2).all()
+
+
+def test_a_slanted_wavy_sheet_solves_the_ray():
+    """Brute force: along the ray of a view pixel, the sheet's point is where d(y, x) meets the d that led there."""
+    canvas = Canvas(32, 20, torch.Generator().manual_seed(0), torch.device("cpu"))
+    sheet = Sheet((1.0, 0.01, -0.008), canvas.noise(1.0, 3), torch.ones_like(canvas.y), waves=[(0.15, 0.05, 0.04, 0.3)])
+    i, j, du, dv = torch.tensor(5.0), torch.tensor(27.0), torch.tensor(4.0), torch.tensor(-4.0)
+    y, x, d = sheet.solve(i, j, du, dv)
+    candidates = torch.linspace(-4, 4, 800001, dtype=torch.float64)
+    residual = sheet.disp(5 - 4 * candidates, 27 + 4 * candidates) - candidates
+    assert float(d) == pytest.approx(float(candidates[residual.abs().argmin()]), abs=1e-3)
+    assert float(sheet.disp(y, x)) == pytest.approx(float(d), abs=1e-3)
+
+
+def test_the_nearer_sheet_hides_the_farther_and_an_occluder_does_not_change_the_background():
+    canvas = Canvas(16, 20, torch.Generator().manual_seed(0), torch.device("cpu"))
+    flat = lambda value: torch.full((3, canvas.side, canvas.side), value)
+    half = (canvas.x < 7.5).float()
+    back = Sheet((-1.0, 0.0, 0.0), flat(0.2), torch.ones_like(canvas.y))
+    thing = Sheet((-2.0, 0.0, 0.0), flat(0.9), torch.ones_like(canvas.y))  # behind the back: never seen
+    front = Sheet((3.0, 0.0, 0.0), flat(0.6), half, occluder=True)
+    parts = render(canvas, [front, thing, back], 3)
+    assert torch.equal(parts["mask"], (torch.arange(16) < 8).expand(16, 16))
+    assert torch.equal(parts["fg_disp"], torch.where(parts["mask"], 3.0, -1.0)) and (parts["bg_disp"] == -1).all()
+    assert torch.allclose(parts["gt_data"], torch.tensor(0.2))
+    # view column 0 is at offset c - v = 1: the front's edge moves from 7.5 by +3
+    assert (parts["lf"][1, 0, :, :10] > 0.59).all() and (parts["lf"][1, 0, :, 12:] < 0.21).all()
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not(tmp_path):
+    for name in ("a", "b"):
+        lfkit.write_synthetic(tmp_path / name, scenes=2, size=24, seed=5, render=lfkit.synthesize)
+    files = sorted(p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*") if p.is_file())
+    assert len(files) == 2 * 5 + 2
+    assert all((tmp_path / "a" / f).read_bytes() == (tmp_path / "b" / f).read_bytes() for f in files)
+    assert not np.array_equal(lfkit.synthesize(5, size=24).lf, lfkit.synthesize(6, size=24).lf)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_truth_is_consistent_and_inside_the_levels(seed):
+    scene = lfkit.synthesize(seed, size=40)
+    assert scene.lf.shape == (9, 9, 40, 40, 3) and scene.lf.dtype == np.uint8
+    assert np.array_equal(scene.mask, scene.fg_disp > scene.bg_disp)
+    assert np.abs(scene.fg_disp).max() <= 4 and np.abs(scene.bg_disp).max() <= 4
+    assert scene.lf.std() > 2
+
+
+@pytest.mark.parametrize("name", OCCLUDERS)
+def test_occluders_cover_some_and_not_all(name):
+    covers = []
+    for seed in range(5):
+        canvas = Canvas(64, 20, torch.Generator().manual_seed(seed), torch.device("cpu"))
+        cover = OCCLUDERS[name](canvas)
+        assert cover.shape == canvas.y.shape and cover.min() >= 0 and cover.max() <= 1
+        covers.append(float((cover > 0.5).float().mean()))
+    assert 0.01 < np.mean(covers) < 0.7
+
+
+def test_other_grids_and_bad_input():
+    assert lfkit.synthesize(0, size=20, views_num=3).lf.shape == (3, 3, 20, 20, 3)
+    with pytest.raises(ValueError, match="an odd views_num >= 3.*views_num 4"):
+        lfkit.synthesize(0, views_num=4)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_renders_the_same_scene():
+    ours, theirs = lfkit.synthesize(1, size=48), lfkit.synthesize(1, size=48, device="cuda")
+    assert np.abs(ours.bg_disp - theirs.bg_disp).max() < 1e-3
+    assert np.mean(np.abs(ours.lf.astype(int) - theirs.lf) > 2) < 0.01
