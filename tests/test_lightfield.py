@@ -1,0 +1,219 @@
+import imageio.v3 as iio
+import numpy as np
+import pytest
+
+import lfkit
+from conftest import real
+from lfkit.lightfield import find_scenes, read_pfm, read_scene_list, training_scenes, write_pfm
+
+
+@pytest.fixture
+def small():
+    return lfkit.synthesize(0, size=24, views_num=3, occluded=True)
+
+
+@pytest.fixture
+def hci(small, tmp_path):
+    return lfkit.save_scene(small, tmp_path / "scenes", "hci")
+
+
+@pytest.fixture
+def note(small, tmp_path):
+    return lfkit.save_scene(small, tmp_path / "note")
+
+
+@pytest.mark.parametrize("layout", ["note", "hci"])
+def test_written_and_read_back(small, tmp_path, layout):
+    back = lfkit.load_scene(lfkit.save_scene(small, tmp_path, layout))
+    assert back.name == small.name and back.two_layers
+    for part in ("lf", "bg_disp", "fg_disp", "mask", "gt_data"):
+        assert np.array_equal(getattr(back, part), getattr(small, part)), part
+
+
+def test_npy_stays_memory_mapped(note):
+    assert isinstance(lfkit.load_scene(note).lf, np.memmap)
+
+
+def test_float_views_are_taken_as_they_are(tmp_path):
+    lf = np.random.default_rng(0).random((3, 3, 5, 6, 3), np.float32)
+    np.save(tmp_path / "s.npy", lf)
+    scene = lfkit.load_scene(tmp_path / "s.npy")
+    assert np.array_equal(scene.lf, lf) and scene.bg_disp is None and not scene.two_layers
+
+
+def test_a_folder_of_views_is_row_major_by_number(tmp_path):
+    for n in range(9):
+        iio.imwrite(tmp_path / f"v{n + 1}.png", np.full((4, 5, 3), 10 * n, np.uint8))
+    scene = lfkit.load_scene(tmp_path)
+    assert scene.lf[:, :, 0, 0, 0].tolist() == [[0, 10, 20], [30, 40, 50], [60, 70, 80]] and scene.lf.shape == (3, 3, 4, 5, 3)
+
+
+def test_row_and_column_in_the_name(tmp_path):
+    for n in range(9):
+        iio.imwrite(tmp_path / f"lf_{n // 3 + 1}_{n % 3 + 10}.png", np.full((4, 5), 10 * n, np.uint8))
+    assert lfkit.load_scene(tmp_path).lf[2, 1, 0, 0].tolist() == [70, 70, 70]
+
+
+def test_pfm_rows_are_stored_bottom_to_top(tmp_path):
+    disp = np.arange(12, dtype=np.float32).reshape(3, 4)
+    write_pfm(tmp_path / "d.pfm", disp)
+    raw = (tmp_path / "d.pfm").read_bytes()
+    assert raw.startswith(b"Pf\n4 3\n-1.0\n") and np.frombuffer(raw[-48:-32], "<f4").tolist() == [8, 9, 10, 11]
+    assert np.array_equal(read_pfm(tmp_path / "d.pfm"), disp)
+    (tmp_path / "big.pfm").write_bytes(b"Pf\n4 3\n1.0\n" + disp[::-1].astype(">f4").tobytes())
+    assert np.array_equal(read_pfm(tmp_path / "big.pfm"), disp)
+
+
+def test_middle_views(small):
+    scene = lfkit.synthesize(0, size=20, views_num=5)
+    assert np.array_equal(scene.middle(3).lf, scene.lf[1:4, 1:4]) and np.array_equal(scene.middle(3).centre, scene.centre)
+    with pytest.raises(ValueError, match="has 3 x 3 views; the middle 9 x 9 were asked for: use --views_num 3"):
+        small.middle(9)
+
+
+def test_lists_and_directories(data_dir, tmp_path):
+    names = list(find_scenes(data_dir))
+    assert len(names) == 4 and read_scene_list(data_dir, "testing_images.txt") == names[-1:]
+    assert list(training_scenes(data_dir)) == names[:-1]
+    with pytest.raises(FileNotFoundError, match="no such data directory; make one with `python -m lfkit synth"):
+        find_scenes(tmp_path / "missing")
+    with pytest.raises(FileNotFoundError, match=r"no scene in it; expected LFs/<scene>\.npy"):
+        find_scenes(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no such scene list"):
+        read_scene_list(tmp_path, "testing_images.txt")
+
+
+def test_folders_are_found_as_scenes(hci):
+    assert list(find_scenes(hci.parent)) == [hci.name]
+
+
+def test_a_list_that_names_a_lost_scene(note):
+    root = note.parent.parent
+    (root / "testing_images.txt").write_text(f"{note.stem}\n\n# a comment\nghost\n")
+    with pytest.raises(FileNotFoundError, match="names ghost, not in .*; correct the list or add the scene"):
+        read_scene_list(root, "testing_images.txt")
+
+
+def test_a_list_that_names_everything(note):
+    root = note.parent.parent
+    (root / "testing_images.txt").write_text(note.stem)
+    with pytest.raises(FileNotFoundError, match="no scene to train on"):
+        training_scenes(root)
+
+
+# bad scenes: every sentence names the file and the way out
+
+def broken(path, sentence, kind=ValueError):
+    with pytest.raises(kind, match=sentence) as caught:
+        lfkit.load_scene(path)
+    assert len(str(caught.value).splitlines()) == 1
+    return str(caught.value)
+
+
+def test_missing_and_empty(tmp_path):
+    assert str(tmp_path / "no") in broken(tmp_path / "no", "no such file or directory", FileNotFoundError)
+    broken(tmp_path, "no views in it", FileNotFoundError)
+    (tmp_path / "a.txt").write_text("x")
+    broken(tmp_path / "a.txt", "not a scene")
+
+
+@pytest.mark.parametrize("lost", [0, 17, 80])
+def test_80_of_81_views_names_the_missing_one(tmp_path, lost):
+    for n in range(81):
+        if n != lost:
+            iio.imwrite(tmp_path / f"input_Cam{n:03d}.png", np.zeros((2, 2, 3), np.uint8))
+    broken(tmp_path, rf"80 views; .*missing for 9 x 9: input_Cam{lost:03d}\.png$")
+
+
+def test_a_full_count_with_a_gap(tmp_path):
+    for n in [*range(8), 9]:
+        iio.imwrite(tmp_path / f"input_Cam{n:03d}.png", np.zeros((2, 2, 3), np.uint8))
+    broken(tmp_path, r"9 views; .*missing for 3 x 3: input_Cam008\.png")
+
+
+def test_views_of_different_sizes(hci):
+    iio.imwrite(hci / "input_Cam005.png", np.zeros((24, 25, 3), np.uint8))
+    broken(hci, r"input_Cam005\.png: 24 x 25 pixels, but input_Cam000\.png has 24 x 24; all views must be of one size")
+
+
+def test_a_truncated_png(hci):
+    data = (hci / "input_Cam003.png").read_bytes()
+    (hci / "input_Cam003.png").write_bytes(data[:len(data) // 2])
+    broken(hci, r"input_Cam003\.png: not a readable picture .*copy it again")
+
+
+@pytest.mark.parametrize("array, sentence", [
+    (np.zeros((9, 3, 5, 5), np.uint8), r"'u v h w c' with c = 3, got shape \(9, 3, 5, 5\)"),
+    (np.zeros((4, 4, 5, 5, 3), np.uint8), "square and odd, at least 3 x 3, got 4 x 4"),
+    (np.zeros((3, 5, 5, 5, 3), np.uint8), "square and odd, at least 3 x 3, got 3 x 5"),
+    (np.full((3, 3, 5, 5, 3), 200.0, np.float32), r"must lie in \[0, 1\], got 200 to 200; divide by 255"),
+    (np.full((3, 3, 5, 5, 3), -0.5, np.float32), r"must lie in \[0, 1\], got -0.5"),
+    (np.full((3, 3, 5, 5, 3), np.nan, np.float32), "NaN values"),
+    (np.zeros((3, 3, 5, 5, 3), np.int64), "pixels are int64; save uint8"),
+])
+def test_bad_npy(tmp_path, array, sentence):
+    np.save(tmp_path / "s.npy", array)
+    broken(tmp_path / "s.npy", sentence)
+
+
+def test_npy_cut_short_or_with_objects(note):
+    data = note.read_bytes()
+    note.write_bytes(data[:-100])
+    broken(note, r"not a readable \.npy array")
+    np.save(note, np.array([{"code": 1}], dtype=object), allow_pickle=True)
+    broken(note, r"not a readable \.npy array")
+
+
+def test_pfm_cut_short(hci):
+    (hci / "bg_disp.npy").unlink()
+    data = (hci / "gt_disp_lowres.pfm").read_bytes()
+    (hci / "gt_disp_lowres.pfm").write_bytes(data[:-4])
+    broken(hci, r"gt_disp_lowres\.pfm: cut short, 2300 bytes of pixels where 24 x 24 need 2304")
+    (hci / "gt_disp_lowres.pfm").write_bytes(b"PF\n2 2\n-1\n")
+    broken(hci, "not a single-channel PFM")
+
+
+@pytest.mark.parametrize("part, folder", [("bg_disp", "bgDisparity"), ("fg_disp", "fgDisparity"), ("mask", "mask")])
+def test_truth_of_another_size(note, part, folder):
+    np.save(note.parent.parent / folder / note.name, np.zeros((24, 23), np.float32))
+    broken(note, rf"{part} has shape \(24, 23\), the views are \(24, 24\)")
+
+
+def test_truth_with_nan(note):
+    np.save(note.parent.parent / "bgDisparity" / note.name, np.full((24, 24), np.nan, np.float32))
+    broken(note, "bg_disp has 576 NaN or infinite pixels of 576")
+
+
+def test_unknown_layout(small, tmp_path):
+    with pytest.raises(ValueError, match="layout must be 'note' or 'hci'"):
+        lfkit.save_scene(small, tmp_path, "other")
+
+
+# real scenes
+
+def test_antinous_views_follow_its_disparity():
+    """The convention of the disparity's sign and of the PFM's rows, against a benchmark scene: the right reading wins clearly."""
+    scene = lfkit.load_scene(real("hci/antinous"))
+    assert scene.lf.shape == (9, 9, 512, 512, 3) and scene.bg_disp.min() == pytest.approx(-3.13, abs=0.01) and scene.fg_disp is None
+    y, x = np.mgrid[15:497, 15:497]
+    def error(disp):
+        errors = []
+        for u, v in ((0, 0), (0, 8), (8, 0), (8, 8)):
+            row = np.clip(np.rint(y + (4 - u) * disp[15:497, 15:497]), 0, 511).astype(int)
+            col = np.clip(np.rint(x + (4 - v) * disp[15:497, 15:497]), 0, 511).astype(int)
+            errors.append(np.abs(scene.lf[u, v][row, col].astype(float) - scene.centre[15:497, 15:497]).mean())
+        return np.mean(errors)
+    right = error(scene.bg_disp)
+    assert right < 0.6 * error(0 * scene.bg_disp) and right < 0.6 * error(-scene.bg_disp) and right < 0.6 * error(scene.bg_disp[::-1])
+
+
+@pytest.mark.parametrize("name", ["rendered/outdoor_tree", "rendered/room_fence"])
+def test_rendered_scenes_bring_both_layers(name):
+    scene = lfkit.load_scene(real(name))
+    assert scene.two_layers and scene.gt_data.shape == (256, 256, 3)
+    assert (scene.fg_disp > scene.bg_disp)[scene.mask].mean() > 0.99 and np.allclose(scene.fg_disp[~scene.mask], scene.bg_disp[~scene.mask])
+
+
+def test_a_photograph_has_no_truth():
+    scene = lfkit.load_scene(real("lytro/2067"))
+    assert scene.lf.shape == (9, 9, 383, 552, 3) and scene.bg_disp is None

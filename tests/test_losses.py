@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lfkit import get_disp_distribution, training_loss
+from lfkit.losses import DistributionCrossEntropy
+
+WEIGHTS = {"loss1_weight": 1.0, "loss2_weight": 10.0, "loss3_weight": 100.0}
+
+
+def setup(fg, bg):
+    torch.manual_seed(0)
+    both, background = (torch.rand(2, 9, 3, 4).softmax(1).requires_grad_() for _ in range(2))
+    depth_map = torch.rand(2, 3, 4).requires_grad_()
+    return (both, background, depth_map), torch.full((2, 3, 4), fg), torch.full((2, 3, 4), bg)
+
+
+def test_three_terms_by_hand():
+    outputs, fg, bg = setup(2.5, -1.0)
+    loss, report = training_loss(outputs, fg, bg, nn.L1Loss(), nn.L1Loss(), WEIGHTS, 4, 1)
+    target_s = np.zeros(9)
+    target_s[3] = 1
+    target_t = np.zeros(9)
+    target_t[[3, 6, 7]] = 0.5, 0.25, 0.25
+    both, background, depth_map = (o.detach().numpy() for o in outputs)
+    expected = (np.abs(both - target_t[None, :, None, None]).mean(), np.abs(background - target_s[None, :, None, None]).mean(),
+                np.abs(depth_map + 1).mean())
+    assert [report[k] for k in ("loss1", "loss2", "loss3")] == pytest.approx(expected, rel=1e-5)
+    assert float(loss) == report["loss"] == pytest.approx(expected[0] + 10 * expected[1] + 100 * expected[2], rel=1e-5)
+    assert report["out_of_range"] == 0
+
+
+def test_pixels_outside_the_levels_are_left_out_and_counted():
+    outputs, fg, bg = setup(2.0, -1.0)
+    inside = training_loss(outputs, fg, bg, nn.L1Loss(), nn.L1Loss(), WEIGHTS, 4, 1)
+    bg_out, fg_out = bg.clone(), fg.clone()
+    bg_out[0, 0, 0], fg_out[1, 1, 1] = -7.0, 9.0
+    loss, report = training_loss(outputs, fg_out, bg_out, nn.L1Loss(), nn.L1Loss(), WEIGHTS, 4, 1)
+    assert report["out_of_range"] == pytest.approx(100 * 2 / 24) and report["loss3"] != inside[1]["loss3"]
+    loss.backward()
+    both, background, depth_map = outputs
+    assert depth_map.grad[0, 0, 0] == 0 and depth_map.grad[1, 1, 1] != 0
+    assert (both.grad[0, :, 0, 0] == 0).all() and (both.grad[1, :, 1, 1] == 0).all() and (background.grad[1, :, 1, 1] != 0).any()
+
+
+def test_nothing_in_range_is_no_nan():
+    outputs, fg, bg = setup(9.0, -9.0)
+    loss, report = training_loss(outputs, fg, bg, nn.L1Loss(), nn.L1Loss(), WEIGHTS, 4, 1)
+    loss.backward()
+    assert float(loss) == 0 and report["out_of_range"] == 100 and torch.isfinite(outputs[2].grad).all()
+
+
+def test_cross_entropy_is_least_at_the_target():
+    target = get_disp_distribution(torch.tensor([[[0.3, -2.0]]]))[0, :, 0].T
+    criterion = DistributionCrossEntropy()
+    assert float(criterion(target, target)) == pytest.approx(-(0.3 * np.log(0.3) + 0.7 * np.log(0.7)) / 2, rel=1e-4)
+    for other in (target.roll(1, 1), torch.full_like(target, 1 / 9)):
+        assert criterion(other, target) > criterion(target, target)
+
+
+def test_bad_input():
+    outputs, fg, bg = setup(1.0, 0.0)
+    with pytest.raises(ValueError, match="differ in shape"):
+        training_loss(outputs, fg[:, :2], bg, nn.L1Loss(), nn.L1Loss(), WEIGHTS, 4, 1)
+    with pytest.raises(ValueError, match="weights lacks loss2_weight"):
+        training_loss(outputs, fg, bg, nn.L1Loss(), nn.L1Loss(), {"loss1_weight": 1, "loss3_weight": 1}, 4, 1)
