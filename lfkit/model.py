@@ -12,6 +12,9 @@ from lfkit.disparity import MAX_DISP, STEP, disparity_levels
 FINE = 2        # candidates per disparity level: the network looks at step / FINE, and reports at step
 BLOCK = 3       # views a side of an angular block: the smallest that sees a contrast along rows, columns and diagonals
 CUBIC = -0.5    # Keys' cubic convolution kernel (a = -1/2, IEEE TASSP 29(6), 1981): sub-pixel shifts with little blur
+CONTRAST_GAIN = 8.0    # brings the contrasts of views in [0, 1], about 0.1, near 1
+VARIANCE_FLOOR = 1e-4  # the variance of a sensor's noise of 0.01
+LOG_CENTRE, LOG_SCALE = 6.0, 2.0  # log variances run from log(1e-4) = -9 to -2
 POOLING = 4     # crops agree with the whole image where they start at multiples of this
 
 
@@ -42,6 +45,21 @@ def interpolate_axis(x: torch.Tensor, fraction: float, axis: int) -> torch.Tenso
     size = x.shape[axis] - 3
     taps = [x.narrow(axis, k, size) * weight for k, weight in enumerate(cubic_weights(fraction))]
     return F.pad(sum(taps[1:], taps[0]), (1, 2) if axis == -1 else (0, 0, 1, 2))
+
+
+def view_groups(views_num: int) -> torch.Tensor:
+    """The groups of views whose agreement is measured, 'g n', each row a mean over its views.
+
+    Overlapping 3x3 blocks; the four quadrants, which share the middle row and column; every other view; all views.
+    """
+    n, c = views_num, views_num // 2
+    spans = [(slice(u, u + BLOCK), slice(v, v + BLOCK)) for u in range(0, n - BLOCK + 1, 2) for v in range(0, n - BLOCK + 1, 2)]
+    halves = (slice(0, c + 1), slice(c, n))
+    spans += [(u, v) for u in halves for v in halves] + [(slice(0, n, 2), slice(0, n, 2)), (slice(0, n), slice(0, n))]
+    groups = torch.zeros(len(spans), n, n)
+    for group, span in zip(groups, spans):
+        group[span] = 1 / group[span].numel()
+    return rearrange(groups, "g u v -> g (u v)")
 
 
 class ViewSweep:
@@ -87,10 +105,16 @@ class ViewSweep:
 class AngularMatch(nn.Module):
     """Says for one candidate how well the views agree, and which of them, without a reference view.
 
-    Contrasts inside overlapping 3x3 blocks of views (shared weights) see a background that only some of the
-    views see; contrasts over all views have the long baseline that makes a disparity precise. Every contrast has zero
-    mean over its views, so that views which agree give 0 whatever their colour. A fourth channel tells which views
-    reach the pixel at all.
+    Two kinds of evidence. The variance of the colours within a group of views, on a logarithmic scale: small where all views
+    of the group see one point; overlapping 3x3 blocks find a background that only some of the views see, larger groups have
+    the long baseline that makes a disparity precise. And learned contrasts, within the blocks (shared weights) and over all
+    views; each has zero mean over its views, so that views which agree give 0 whatever their colour.
+
+    Args:
+        views_num: views a side.
+        block_features: learned contrasts a block.
+        wide_features: learned contrasts over all views.
+        out_features: evidence a candidate.
     """
 
     def __init__(self, views_num: int, block_features: int, wide_features: int, out_features: int):
@@ -98,9 +122,11 @@ class AngularMatch(nn.Module):
         self.views_num = views_num
         self.block = nn.Parameter(torch.empty(block_features, 4, BLOCK, BLOCK))
         self.wide = nn.Parameter(torch.empty(wide_features, 4, views_num, views_num))
-        blocks = ((views_num - 1) // 2) ** 2
-        self.bias = nn.Parameter(torch.zeros(blocks * block_features + wide_features))
-        self.mix = nn.Conv2d(len(self.bias) + 4, out_features, 1)
+        groups = view_groups(views_num)
+        self.register_buffer("groups", groups, persistent=False)
+        contrasts = ((views_num - 1) // 2) ** 2 * block_features + wide_features
+        self.bias = nn.Parameter(torch.zeros(contrasts))
+        self.mix = nn.Conv2d(contrasts + len(groups) + 4, out_features, 1)
         self.reset_parameters()
 
     def reset_parameters(self):
@@ -110,20 +136,30 @@ class AngularMatch(nn.Module):
         nn.init.zeros_(self.bias)
 
     def kernel(self) -> torch.Tensor:
-        """The contrasts and, as the last four rows, the mean over all views, as one 1x1 kernel 'o (n c) 1 1'."""
+        """All contrasts as one 1x1 kernel 'o (n c) 1 1'."""
         n = self.views_num
         colour = torch.tensor([1, 1, 1, 0], device=self.block.device).reshape(1, 4, 1, 1)
         block = self.block - colour * self.block.mean((2, 3), keepdim=True)
         wide = self.wide - colour * self.wide.mean((2, 3), keepdim=True)
         rows = [F.pad(block, (v, n - BLOCK - v, u, n - BLOCK - u))
                 for u in range(0, n - BLOCK + 1, 2) for v in range(0, n - BLOCK + 1, 2)]
-        mean = torch.eye(4, device=block.device, dtype=block.dtype)[:, :, None, None].expand(4, 4, n, n) / n**2
-        return rearrange(torch.cat([*rows, wide, mean]), "o c u v -> o (u v c) 1 1")
+        return CONTRAST_GAIN * rearrange(torch.cat([*rows, wide]), "o c u v -> o (u v c) 1 1")
+
+    def spread(self, shifted: torch.Tensor) -> torch.Tensor:
+        """Log variance of each group's colours, then mean colour and share of views of the last group, 'b (g + 4) h w'."""
+        views = rearrange(shifted, "b (n c) h w -> b n c h w", c=4)
+        mean = torch.einsum("gn,bnchw->bgchw", self.groups, views)
+        square = torch.einsum("gn,bnhw->bghw", self.groups, reduce(views[:, :, :3].square(), "b n c h w -> b n h w", "sum"))
+        share = mean[:, :, 3]
+        present = share.clamp(min=1e-3)
+        variance = (square / present - reduce((mean[:, :, :3] / present[:, :, None]).square(), "b g c h w -> b g h w", "sum")) / 3
+        score = (torch.log(variance.clamp(min=0) + VARIANCE_FLOOR) + LOG_CENTRE) / LOG_SCALE
+        return torch.cat([torch.where(share > 0.5 / self.groups.shape[1], score, 0.0), mean[:, -1]], 1)
 
     def forward(self, shifted: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
-        """'b (n c) h w' of one candidate to 'b f h w'."""
-        bias = F.pad(self.bias, (0, 4))
-        return F.relu(self.mix(F.relu(F.conv2d(shifted, kernel, bias))))
+        """'b (n c) h w' of one candidate, c = RGB and whether the view reaches the pixel, to 'b f h w'."""
+        contrasts = F.relu(F.conv2d(shifted, kernel, self.bias))
+        return F.relu(self.mix(torch.cat([contrasts, self.spread(shifted)], 1)))
 
 
 class LevelBlock(nn.Module):
@@ -170,7 +206,7 @@ class DeoccNet(nn.Module):
         self.register_buffer("to_coarse", nearness, persistent=False)
 
         full, half, quarter = channels, channels, 2 * channels
-        self.match = AngularMatch(views_num, channels // 4, channels, full)
+        self.match = AngularMatch(views_num, channels // 8 + 1, channels, full)
         self.guide = nn.Sequential(nn.Conv2d(3, full, 3, padding=1), nn.ReLU(), nn.Conv2d(full, full, 3, padding=1))
         self.full_in = nn.Conv2d(full, full, 3, padding=1)
         self.down_half = nn.Conv2d(full, half, 3, stride=2, padding=1)

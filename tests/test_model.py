@@ -46,13 +46,25 @@ def test_cubic_taps(fraction):
 
 
 def test_views_that_agree_give_no_contrast_whatever_their_colour():
-    match = AngularMatch(5, 4, 4, 4)
-    kernel = match.kernel()
+    kernel = AngularMatch(5, 4, 4, 4).kernel()
     views = torch.rand(1, 1, 4).expand(1, 25, 4).reshape(1, 100, 1, 1).clone()
     views.reshape(25, 4)[:, 3] = 0
-    contrast = torch.nn.functional.conv2d(views, kernel)[0, :-4]
-    assert contrast.abs().max() < 1e-5 and kernel.shape == (4 * 4 + 4 + 4, 100, 1, 1)
-    assert torch.nn.functional.conv2d(torch.rand(1, 100, 1, 1), kernel)[0, :-4].abs().max() > 1e-3
+    assert torch.nn.functional.conv2d(views, kernel).abs().max() < 1e-4 and kernel.shape == (4 * 4 + 4, 100, 1, 1)
+    assert torch.nn.functional.conv2d(torch.rand(1, 100, 1, 1), kernel).abs().max() > 1e-2
+
+
+def test_spread_is_the_log_variance_of_the_views_that_reach_the_pixel():
+    torch.manual_seed(0)
+    match, views = AngularMatch(5, 4, 4, 4), torch.rand(25, 4, dtype=torch.float64)
+    views[:, 3] = 1
+    views[[0, 7, 24]] = 0  # views that don't reach it
+    spread = match.double().spread(views.reshape(1, 100, 1, 1))[0, :, 0, 0]
+    assert len(spread) == 4 + 4 + 2 + 4
+    for row, groups in zip(spread, match.groups):
+        members = [views[n, :3] for n in range(25) if groups[n] > 0 and views[n, 3] > 0]
+        variance = torch.stack(members).var(0, correction=0).mean()
+        assert float(row) == pytest.approx((float(torch.log(variance + 1e-4)) + 6) / 2, abs=1e-5)
+    assert torch.allclose(spread[-4:], views.mean(0))
 
 
 def test_no_statistic_over_the_image():
