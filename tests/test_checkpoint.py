@@ -1,0 +1,118 @@
+import os
+from argparse import Namespace
+
+import pytest
+import torch
+
+import lfkit
+from lfkit.checkpoint import random_states, read_checkpoint, restore_random_states
+
+
+class Runs:
+    """Pickled code that would leave a file behind."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (os.system, (f"touch {self.path}",))
+
+
+@pytest.fixture
+def parts(args):
+    return lfkit.build(args, torch.device("cpu"))
+
+
+def step(model, optimizer):
+    optimizer.zero_grad()
+    model(torch.rand(1, 81, 3, 8, 8, generator=torch.Generator().manual_seed(0)))[2].square().mean().backward()
+    optimizer.step()
+
+
+def test_everything_comes_back(args, parts, tmp_path):
+    model, optimizer, scheduler = parts
+    step(model, optimizer)
+    scheduler.step()
+    path = tmp_path / "new" / "folder" / "c.pkl"
+    lfkit.save_checkpoint(args, 7, model, optimizer, scheduler, path, best_mse=0.25, curves={"train_loss": [1.0, 2.0]})
+    args.seed = 99
+    other = lfkit.build(args, torch.device("cpu"))
+    checkpoint = lfkit.load_checkpoint(path, *other)
+    assert checkpoint["epoch"] == 7 and checkpoint["best_mse"] == 0.25 and checkpoint["curves"]["train_loss"] == [1.0, 2.0]
+    assert checkpoint["args"]["patch_size"] == 24 and other[2].state_dict() == scheduler.state_dict()
+    step(model, optimizer)
+    step(*other[:2])  # equal only when Adam's moments came back too
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), other[0].state_dict().values()))
+
+
+def test_load_model_needs_no_sizes(args, parts, tmp_path):
+    lfkit.save_checkpoint(args, 0, *parts, tmp_path / "c.pkl")
+    model, checkpoint = lfkit.load_model(tmp_path / "c.pkl")
+    assert model.channels == 4 and not model.training and checkpoint["epoch"] == 0
+
+
+def test_no_half_file_and_no_leftover(args, parts, tmp_path):
+    path = tmp_path / "c.pkl"
+    lfkit.save_checkpoint(args, 1, *parts, path)
+    before = path.read_bytes()
+    with pytest.raises(Exception):
+        lfkit.save_checkpoint(args, 2, *parts, path, bad=lambda: None)  # can't be written
+    assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["c.pkl"]
+
+
+def test_cut_short(args, parts, tmp_path):
+    path = tmp_path / "c.pkl"
+    lfkit.save_checkpoint(args, 1, *parts, path)
+    for keep in (0, 10, len(path.read_bytes()) // 2):
+        path.write_bytes(path.read_bytes()[:keep])
+        with pytest.raises(ValueError, match=r"c\.pkl: not a whole checkpoint .*cut short"):
+            read_checkpoint(path)
+
+
+def test_code_is_refused_not_run(tmp_path):
+    torch.save({"args": Runs(tmp_path / "ran"), "epoch": 0}, tmp_path / "c.pkl")
+    with pytest.raises(ValueError, match="refused, it holds more than tensors and plain values"):
+        read_checkpoint(tmp_path / "c.pkl")
+    torch.save({"args": Namespace(lr=1.0), "epoch": 0}, tmp_path / "old.pkl")
+    with pytest.raises(ValueError, match="refused"):
+        read_checkpoint(tmp_path / "old.pkl")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_another_architecture(args, parts, tmp_path):
+    lfkit.save_checkpoint(args, 0, *parts, tmp_path / "c.pkl")
+    with pytest.raises(ValueError, match="is of another architecture, .*trained with --channels 4, --views_num 9, --max_disp 4, --step 1.0: use the same"):
+        lfkit.load_checkpoint(tmp_path / "c.pkl", lfkit.DeoccNet(channels=8))
+
+
+def test_missing_or_something_else(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*; train one with `python -m lfkit train` or run notebooks/03_training\.ipynb"):
+        read_checkpoint(tmp_path / "c.pkl")
+    torch.save([1, 2], tmp_path / "c.pkl")
+    with pytest.raises(ValueError, match="not a checkpoint of lfkit, it lacks args, epoch"):
+        read_checkpoint(tmp_path / "c.pkl")
+
+
+def test_the_newest_whole_one_is_found(args, parts, tmp_path):
+    assert lfkit.find_checkpoint(tmp_path) is None
+    for age, name in enumerate(("model_0", "model_10", "model_last")):
+        path = tmp_path / "A_B_01010000" / "model_state" / f"{name}.pkl"
+        lfkit.save_checkpoint(args, age, *parts, path)
+        os.utime(path, (age, age))
+    path.write_bytes(b"half")
+    os.utime(path, (9, 9))
+    skipped = []
+    assert lfkit.find_checkpoint(tmp_path, "A_B_*", skipped).name == "model_10.pkl"
+    assert len(skipped) == 1 and "model_last.pkl" in skipped[0]
+    assert lfkit.find_checkpoint(tmp_path, "A_C_*") is None
+
+
+def test_random_states_come_back():
+    import random
+    import numpy as np
+    draw = lambda: (random.random(), float(np.random.rand()), float(torch.rand(())))
+    states = random_states()
+    first = draw()
+    assert draw() != first
+    restore_random_states(states)
+    assert draw() == first

@@ -1,0 +1,211 @@
+import logging
+import time
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import lfkit
+from lfkit.engine import make_run_dir, setup_logging
+from lfkit.losses import WEIGHT_NAMES
+
+CPU = torch.device("cpu")
+WEIGHTS = dict.fromkeys(WEIGHT_NAMES, 1.0)
+
+
+def epoch(args, model, optimizer, scheduler, number=0, criterion=None):
+    return lfkit.train_epoch(args, model, criterion or nn.L1Loss(), nn.L1Loss(), optimizer, scheduler, number, WEIGHTS, CPU)
+
+
+def test_an_epoch_averages_over_all_crops(args):
+    """The report of an epoch without learning equals the mean over its crops, computed one by one."""
+    args.lr, args.batch_size = 0.0, 2  # three crops: a batch of two and one of one
+    model, optimizer, scheduler = lfkit.build(args, CPU)
+    report = epoch(args, model, optimizer, scheduler, number=4)
+    dataset = lfkit.DatasetLF(args)
+    dataset.set_epoch(4)
+    losses, errors = [], []
+    for lf, _, _, fg, bg in (dataset[k] for k in range(3)):
+        out = model(lf.reshape(1, 81, 24, 24, 3).permute(0, 1, 4, 2, 3))
+        losses.append(lfkit.training_loss(out, fg[None], bg[None], nn.L1Loss(), nn.L1Loss(), WEIGHTS, 4, 1)[1]["loss"])
+        errors.append(float((out[2][0] - bg)[11:-11, 11:-11].detach().square().mean()))
+    assert report["loss"] == pytest.approx(np.mean(losses), rel=1e-4) and report["mse"] == pytest.approx(np.mean(errors), rel=1e-4)
+    assert report["loss"] == pytest.approx(report["loss1"] + report["loss2"] + report["loss3"], rel=1e-5)
+    assert report["crops"] == 3 and report["epoch"] == 4 and model.training
+
+
+def test_training_learns(args):
+    args.crops_per_scene, args.lr = 4, 3e-3
+    model, optimizer, scheduler = lfkit.build(args, CPU)
+    losses = [epoch(args, model, optimizer, scheduler, k)["loss"] for k in range(4)]
+    assert losses[-1] < 0.9 * losses[0]
+
+
+@pytest.mark.parametrize("unit, rates", [("epoch", [1e-3, 1e-3, 1e-4]), ("batch", [1e-3, 1e-4, 1e-5])])
+def test_the_rate_decays_per_epoch_or_per_batch(args, unit, rates):
+    args.decay_step, args.decay_unit, args.lr = 2, unit, 1e-3  # two batches an epoch
+    model, optimizer, scheduler = lfkit.build(args, CPU)
+    assert [epoch(args, model, optimizer, scheduler, k)["lr"] for k in range(3)] == pytest.approx(rates)
+
+
+def test_frozen_parameters_are_left_out_of_adam(args, monkeypatch):
+    original = lfkit.DeoccNet.__init__
+    def frozen(self, *sizes):
+        original(self, *sizes)
+        self.guide.requires_grad_(False)
+    monkeypatch.setattr(lfkit.DeoccNet, "__init__", frozen)
+    model, optimizer, _ = lfkit.build(args, CPU)
+    assert len(optimizer.param_groups[0]["params"]) == len(list(model.parameters())) - 4
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_validation_gives_the_model_back_as_it_came(args, tmp_path, training):
+    model = lfkit.build(args, CPU)[0].train(training)
+    modes = []
+    model.register_forward_hook(lambda m, *_: modes.append((m.training, torch.is_inference_mode_enabled())))
+    report = lfkit.validation(args, 1, model, float("inf"), tmp_path, CPU)
+    assert model.training is training and modes == [(False, True)]
+    assert report["is_best"] and report["best_mse"] == report["mse"]
+
+
+def test_validation_scores_whole_scenes_of_the_chosen_list(args, tmp_path):
+    root = Path(args.data_dir)
+    names = sorted(p.stem for p in (root / "LFs").glob("*.npy"))
+    model = lfkit.build(args, CPU)[0].eval()
+    report = lfkit.validation(args, 50, model, 1e-9, tmp_path, CPU)
+    (name, scores), = report["scenes"].items()
+    scene = lfkit.load_scene(root / "LFs" / f"{name}.npy")
+    with torch.inference_mode():
+        whole = model(torch.from_numpy(scene.lf.astype(np.float32) / 255).reshape(1, 81, 40, 40, 3).permute(0, 1, 4, 2, 3))[2][0].numpy()
+    assert name == names[-1] and scores["mse"] == pytest.approx(float(((whole - scene.bg_disp)[11:-11, 11:-11] ** 2).mean()), rel=1e-4)
+    assert report["mse"] == scores["mse"] and not report["is_best"] and report["best_mse"] == 1e-9
+    assert np.allclose(report["predictions"][name], whole, atol=1e-4)
+
+
+def test_every_scene_of_a_validation_is_saved(args, tmp_path):
+    root = Path(args.data_dir)
+    args.if_debug = 0
+    old = (root / "testing_images.txt").read_text()
+    names = sorted(p.stem for p in (root / "LFs").glob("*.npy"))[-2:]
+    try:
+        (root / "testing_images.txt").write_text("\n".join(names))
+        model = lfkit.build(args, CPU)[0]
+        lfkit.validation(args, 50, model, 1.0, tmp_path, CPU)
+        lfkit.validation(args, 51, model, 1.0, tmp_path, CPU)
+    finally:
+        (root / "testing_images.txt").write_text(old)
+    expected = {f"{n}_{kind}" for n in names for kind in ("train.png", "pred.png", "gt.png", "pred.npy")}
+    assert {p.name for p in (tmp_path / "validation" / "epoch50").iterdir()} == expected
+    assert not (tmp_path / "validation" / "epoch51").exists()
+
+
+def test_a_run_leaves_what_the_design_lists(args):
+    reports = list(lfkit.fit(args))
+    run = reports[0]["log_path"]
+    assert [r["epoch"] for r in reports] == [1, 2, 3, 3] and reports[-1]["train"] is None
+    files = {str(p.relative_to(run)) for p in run.rglob("*") if p.is_file()}
+    start = run.name.split("_")[2]
+    assert run.name.startswith("DeoccNet_NoTagModel_") and len(start) == 8
+    assert {f"DeoccNet_{start}.log", "model_best.pkl", "model_state/model_0.pkl", "model_state/model_2.pkl", "model_state/model_3.pkl",
+            "train_loss.npy", "train_metric.npy", "test_metric.npy"} <= files
+    assert any(f.startswith("validation/epoch0/") for f in files)
+    curves = {name: np.load(run / f"{name}.npy") for name in ("train_loss", "train_metric", "test_metric")}
+    assert all(len(c) == 3 for c in curves.values()) and curves["test_metric"][0] == curves["test_metric"][1] != curves["test_metric"][2]
+    epochs = [torch.load(run / "model_state" / f"model_{k}.pkl", weights_only=True)["epoch"] for k in (0, 2, 3)]
+    assert epochs == [0, 2, 3]
+    log = (run / f"DeoccNet_{start}.log").read_text()
+    assert log.count("Training epoch") == 3 and log.count("Validation epoch") == 3 and " - INFO - " in log and "dB" not in log
+
+
+def test_validation_comes_before_training(args):
+    report = next(lfkit.fit(args))
+    assert report["epoch"] == 1 and report["validation"]["epoch"] == 0 and report["train"]["epoch"] == 0
+
+
+@pytest.mark.parametrize("killed_after", [1, 2, 3])
+def test_a_killed_run_resumes_to_the_same_curve_bit_for_bit(args, tmp_path, killed_after):
+    args.epoch = 4
+    whole = list(lfkit.fit(args))[-1]
+    args.log_dir = str(tmp_path / "other")
+    run = lfkit.fit(args)
+    for _ in range(killed_after):
+        first = next(run)
+    run.close()  # all that is left is on disk
+    torch.manual_seed(123)
+    args.resume = "auto"
+    resumed = list(lfkit.fit(args))
+    assert resumed[-1]["curves"] == whole["curves"] and resumed[-1]["best_mse"] == whole["best_mse"]
+    assert resumed[-1]["log_path"] == first["log_path"] and resumed[0]["epoch"] == killed_after + 1
+    states = [torch.load(r["log_path"] / "model_state" / "model_4.pkl", weights_only=True)["model_state_dict"] for r in (whole, resumed[-1])]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_resuming_a_finished_run_says_so(args, caplog):
+    last = list(lfkit.fit(args))[-1]
+    args.resume = "auto"
+    assert list(lfkit.fit(args)) == []
+    log = next(last["log_path"].glob("*.log")).read_text()
+    assert "has trained all of its 3 epochs; raise --epoch to go on" in log
+    args.epoch = 4
+    assert [r["epoch"] for r in lfkit.fit(args)] == [4, 4]
+
+
+def test_resuming_a_file_keeps_the_runs_own_device_and_directory(args):
+    last = list(lfkit.fit(args))[-1]
+    args.model_save_dir, args.epoch = str(last["log_path"] / "model_best.pkl"), 5
+    report = list(lfkit.fit(args))[-1]
+    assert report["log_path"] == last["log_path"] and report["epoch"] == 5
+
+
+def test_current_iter_is_the_first_epoch(args):
+    args.current_iter = 2
+    assert [r["epoch"] for r in lfkit.fit(args)] == [3, 3]
+
+
+def test_a_scene_set_read_anew_each_epoch_trains_the_same(args):
+    once = list(lfkit.fit(args))[-1]["curves"]
+    args.dataset_per_epoch = 1
+    assert list(lfkit.fit(args))[-1]["curves"] == once
+
+
+def test_two_runs_in_a_minute_do_not_share_a_directory(args):
+    paths = {make_run_dir(args)[0] for _ in range(3)}
+    assert len(paths) == 3
+
+
+def test_logging_twice_doubles_no_line(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        setup_logging(tmp_path / name, "x.log").info("to %s", name)
+    assert len(logging.getLogger("lfkit").handlers) == 2
+    assert (tmp_path / "a" / "x.log").read_text().count("to ") == 1 and (tmp_path / "b" / "x.log").read_text().endswith(" - INFO - to b\n")
+
+
+def test_pictures_share_the_truths_colour_scale(tmp_path):
+    gt = np.linspace(-2, 2, 64, dtype=np.float32).reshape(8, 8)
+    folder = lfkit.save_validation_result(tmp_path, 0, "s", np.zeros((8, 8, 3), np.uint8), gt * 0.5, gt)
+    pred, true = (iio.imread(folder / f"s_{kind}.png") for kind in ("pred", "gt"))
+    same = np.abs(gt[None] - (gt * 0.5)[0, 0]).argmin()  # where the truth has the value that the prediction begins with
+    assert np.abs(pred[0, 0].astype(int) - true.reshape(64, -1)[same]).max() <= 6 and not np.array_equal(pred, true)
+    assert np.array_equal(np.load(folder / "s_pred.npy"), gt * 0.5)
+    with pytest.raises(ValueError, match="maps of one shape"):
+        lfkit.save_validation_result(tmp_path, 0, "s", np.zeros((8, 8, 3), np.uint8), gt[:4], gt)
+
+
+def test_validation_without_truth(args, tmp_path):
+    scene = lfkit.synthesize(0, size=40)
+    scene.bg_disp = None
+    lfkit.save_scene(scene, tmp_path / "d")
+    (tmp_path / "d" / "debug_testing_images.txt").write_text(scene.name)
+    args.data_dir = str(tmp_path / "d")
+    with pytest.raises(ValueError, match="has no true disparity to validate against"):
+        lfkit.validation(args, 0, lfkit.build(args, CPU)[0], 1.0, tmp_path, CPU)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_run_on_cuda(args):
+    args.device = "cuda"
+    assert list(lfkit.fit(args))[-1]["epoch"] == 3
