@@ -15,6 +15,7 @@ CUBIC = -0.5    # Keys' cubic convolution kernel (a = -1/2, IEEE TASSP 29(6), 19
 CONTRAST_GAIN = 8.0    # brings the contrasts of views in [0, 1], about 0.1, near 1
 VARIANCE_FLOOR = 1e-4  # the variance of a sensor's noise of 0.01
 LOG_CENTRE, LOG_SCALE = 6.0, 2.0  # log variances run from log(1e-4) = -9 to -2
+VOTE_WINDOW = 5        # side of the window over which plain votes are averaged, in pixels
 POOLING = 4     # crops agree with the whole image where they start at multiples of this
 
 
@@ -147,7 +148,7 @@ class AngularMatch(nn.Module):
 
     def spread(self, shifted: torch.Tensor) -> torch.Tensor:
         """Log variance of each group's colours, then mean colour and share of views of the last group, 'b (g + 4) h w'."""
-        views = rearrange(shifted, "b (n c) h w -> b n c h w", c=4)
+        views = rearrange(shifted.float(), "b (n c) h w -> b n c h w", c=4)
         mean = torch.einsum("gn,bnchw->bgchw", self.groups, views)
         square = torch.einsum("gn,bnhw->bghw", self.groups, reduce(views[:, :, :3].square(), "b n c h w -> b n h w", "sum"))
         share = mean[:, :, 3]
@@ -157,9 +158,12 @@ class AngularMatch(nn.Module):
         return torch.cat([torch.where(share > 0.5 / self.groups.shape[1], score, 0.0), mean[:, -1]], 1)
 
     def forward(self, shifted: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
-        """'b (n c) h w' of one candidate, c = RGB and whether the view reaches the pixel, to 'b f h w'."""
+        """'b (n c) h w' of one candidate, c = RGB and whether the view reaches the pixel, to evidence 'b f h w'; the last is the mean vote."""
         contrasts = F.relu(F.conv2d(shifted, kernel, self.bias))
-        return F.relu(self.mix(torch.cat([contrasts, self.spread(shifted)], 1)))
+        with torch.autocast(shifted.device.type, enabled=False):  # half precision loses a small variance beside a large mean
+            spread = self.spread(shifted)
+        votes = -reduce(spread[:, :-4], "b g h w -> b 1 h w", "mean")
+        return torch.cat([F.relu(self.mix(torch.cat([contrasts, spread], 1))), votes], 1)
 
 
 class LevelBlock(nn.Module):
@@ -218,6 +222,7 @@ class DeoccNet(nn.Module):
         self.up_full = nn.Conv2d(half, full, 1)
         self.full_out = nn.Conv2d(full, full, 3, padding=1)
         self.heads = nn.Conv2d(full, 3, 3, padding=1)
+        self.vote_gain = nn.Parameter(torch.full((2,), 1.5))  # trust in the plain votes, per distribution, where training starts
 
     def check_input(self, x: torch.Tensor) -> None:
         """ValueError unless x is 'b n c h w' with n = views_num ** 2 views of three colours."""
@@ -226,16 +231,18 @@ class DeoccNet(nn.Module):
             raise ValueError(f"the network takes 'b n c h w' with n = {n} views and c = 3 colours: got shape {tuple(x.shape)}")
 
     def cost_volume(self, x: torch.Tensor) -> torch.Tensor:
-        """How the views agree on each candidate: 'b n c h w' to '(b d) f h w'."""
+        """How the views agree on each candidate: 'b n c h w' to '(b d) f h w', the last of f the mean vote of the view groups."""
         x = torch.cat([x, torch.ones_like(x[:, :, :1])], 2)
         sweep = ViewSweep(x, self.views_num // 2 * self.max_disp)
         kernel = self.match.kernel()
         volume = [self.match(sweep.at(float(d)), kernel) for d in self.fine_levels.tolist()]
-        return rearrange(torch.stack(volume, 1), "b d f h w -> (b d) f h w").contiguous(memory_format=torch.channels_last)
+        return rearrange(torch.stack(volume, 1), "b d f h w -> (b d) f h w")
 
     def aggregate(self, volume: torch.Tensor, centre: torch.Tensor) -> torch.Tensor:
         """Votes gathered over pixels and candidates: '(b d) f h w' to '(b d) 3 h w' (two scores and an offset)."""
         b, d = len(centre), len(self.fine_levels)
+        votes = F.avg_pool2d(volume[:, -1:], VOTE_WINDOW, 1, VOTE_WINDOW // 2, count_include_pad=False)
+        volume = volume[:, :-1].contiguous(memory_format=torch.channels_last)
         guide = self.guide(centre - 0.5)
         skip = volume + F.relu(self.full_in(volume) + repeat(guide, "b f h w -> (b d) f h w", d=d))
         half = rearrange(self.down_half(skip), "(b d) f h w -> b f d h w", b=b)
@@ -245,7 +252,8 @@ class DeoccNet(nn.Module):
         half = self.half_out(half + low)
         up = self.up_full(rearrange(F.relu(half), "b f d h w -> (b d) f h w"))
         up = F.interpolate(up, scale_factor=2, mode="bilinear", align_corners=False)
-        return self.heads(F.relu(self.full_out(F.relu(skip + up))) + skip)
+        out = self.heads(F.relu(self.full_out(F.relu(skip + up))) + skip)
+        return torch.cat([out[:, :2] + votes * self.vote_gain[:, None, None], out[:, 2:]], 1)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Sees through the occluders of a batch of light fields.

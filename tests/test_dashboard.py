@@ -1,0 +1,92 @@
+import json
+import logging
+import socket
+
+import pytest
+from visdom import Visdom
+
+from lfkit import plot_loss
+from lfkit.dashboard import Dashboard, replay, start_server
+
+REPORT = {"train": {"loss": 3.0, "loss1": 1.0, "loss2": 1.5, "loss3": 0.5, "mse": 0.02}, "validation": {"epoch": 0, "mse": 0.03, "bad_pix": 40.0}}
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    port = free_port()
+    process = start_server(port, tmp_path_factory.mktemp("visdom"))
+    yield port
+    process.terminate()
+    process.wait(10)
+
+
+class Recorder:
+    def __init__(self):
+        self.lines = []
+
+    def line(self, **options):
+        self.lines.append(options)
+
+
+def test_what_is_drawn():
+    vis = Recorder()
+    plot_loss(vis, 1, REPORT)
+    loss, train_mse, test_mse, bad_pix = vis.lines
+    assert loss["Y"] == [[3.0, 1.0, 1.5, 0.5]] and loss["X"] == [[1] * 4] and loss["update"] == "append"
+    assert (train_mse["Y"], test_mse["Y"], bad_pix["Y"]) == ([2.0], [3.0], [40.0]) and test_mse["X"] == [0]
+    assert train_mse["win"] == test_mse["win"] != bad_pix["win"] and "x 100" in train_mse["opts"]["title"]
+
+
+def window(port, env, win):
+    return json.loads(Visdom(server="http://127.0.0.1", port=port, env=env, use_incoming_socket=False, raise_exceptions=True).get_window_data(win))
+
+
+def test_a_live_server_gets_the_curves(server, tmp_path):
+    board = Dashboard("run", "http://127.0.0.1", server, tmp_path / "visdom.log")
+    for epoch in (1, 2):
+        plot_loss(board, epoch, REPORT)
+    data = window(server, "run", "loss")["content"]["data"]
+    assert [trace["y"] for trace in data] == [[3.0, 3.0], [1.0, 1.0], [1.5, 1.5], [0.5, 0.5]] and data[0]["x"] == [1, 2]
+    assert not (tmp_path / "visdom.log").exists()
+
+
+def test_our_server_listens_on_loopback_alone(server):
+    listening = {line.split()[1] for line in open("/proc/net/tcp") if line.split()[3] == "0A" and line.split()[1].endswith(f":{server:04X}")}
+    assert listening == {f"0100007F:{server:04X}"}
+    with open("/proc/net/tcp6") as file:
+        assert not any(line.split()[1].endswith(f":{server:04X}") for line in file.readlines()[1:])
+
+
+def test_a_dead_server_is_one_warning_and_a_recording_that_plays_back(server, tmp_path, caplog):
+    recording = tmp_path / "deep" / "visdom.log"
+    logger = logging.getLogger("lfkit")
+    logger.propagate = True
+    with caplog.at_level("WARNING", "lfkit"):
+        board = Dashboard("dead", "http://127.0.0.1", free_port(), recording)
+        for epoch in (1, 2, 3):
+            plot_loss(board, epoch, REPORT)
+    assert len(caplog.records) == 1 and "no visdom server at http://127.0.0.1" in caplog.text and str(recording) in caplog.text
+    replay(recording, "http://127.0.0.1", server)
+    assert window(server, "dead", "loss")["content"]["data"][0]["y"] == [3.0, 3.0, 3.0]
+
+
+def test_a_server_that_dies_in_between(tmp_path, caplog):
+    port = free_port()
+    process = start_server(port, tmp_path / "env")
+    board = Dashboard("dies", "http://127.0.0.1", port, tmp_path / "visdom.log")
+    plot_loss(board, 1, REPORT)
+    process.kill()
+    process.wait(10)
+    plot_loss(board, 2, REPORT)
+    assert (tmp_path / "visdom.log").read_text().count('"win": "loss"') == 1
+
+
+def test_no_recording(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such recording"):
+        replay(tmp_path / "none.log")

@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+
+import lfkit
+from lfkit.visual import LiveCurves, disp_limits, plot_curves, plot_disparity, plot_distribution, plot_layers, plot_views, save_disparity
+
+CURVES = {"train_loss": [3.0, 2.0], "train_metric": [1.0, 0.5], "test_metric": [2.0, 2.0]}
+
+
+def images(fig):
+    return [ax.images[0] for ax in fig.axes if ax.images]
+
+
+def test_predicted_and_true_share_one_scale_and_the_error_is_signed():
+    gt = np.linspace(-2, 1, 100).reshape(10, 10)
+    fig = plot_disparity(gt + 0.25, gt, "scene", np.zeros((10, 10, 3), np.uint8))
+    _, pred, true, error = images(fig)
+    assert pred.get_clim() == true.get_clim() == (-2, 1) and pred.cmap.name == true.cmap.name
+    assert np.allclose(error.get_array(), 0.25) and error.get_clim()[0] == -error.get_clim()[1]
+    labels = [ax.get_ylabel() for ax in fig.axes]
+    assert "disparity (px / view step)" in labels and "error (px / view step)" in labels
+    with pytest.raises(ValueError, match="of one shape"):
+        plot_disparity(gt[:5], gt)
+
+
+def test_views_and_the_epipolar_slice(scene):
+    shown = images(plot_views(scene.lf, row=7))
+    assert np.allclose(shown[1].get_array(), scene.centre / 255) and np.allclose(shown[3].get_array(), scene.lf[4, :, 7] / 255)
+    with pytest.raises(ValueError, match=r"row must lie in 0 \.\.\. 47: got 48"):
+        plot_views(scene.lf, row=48)
+
+
+def test_layers(scene):
+    shown = images(plot_layers(scene.centre, scene.gt_data, scene.fg_disp, scene.bg_disp))
+    assert np.array_equal(shown[2].get_array(), scene.fg_disp) and shown[2].get_clim() == shown[3].get_clim()
+
+
+def test_the_distribution_at_the_chosen_pixel():
+    both, background = np.random.default_rng(0).random((2, 9, 6, 7))
+    fig = plot_distribution(both, background, (2, 5), 4, 1, fg_disp=np.full((6, 7), 3.0), bg_disp=np.full((6, 7), -1.5))
+    ax = fig.axes[0]
+    assert [bar.get_height() for bar in ax.containers[0]] == pytest.approx(both[:, 2, 5])
+    assert [bar.get_height() for bar in ax.containers[1]] == pytest.approx(background[:, 2, 5])
+    assert [line.get_xdata()[0] for line in ax.lines] == [3.0, -1.5]
+    with pytest.raises(ValueError, match=r"pixel \(y, x\) = \(6, 0\) lies outside the 6 x 7 map"):
+        plot_distribution(both, background, (6, 0), 4, 1)
+    with pytest.raises(ValueError, match="expected 17 levels"):
+        plot_distribution(both, background, (0, 0), 4, 0.5)
+
+
+def test_curves_show_mse_times_100():
+    loss, metric = plot_curves(CURVES).axes
+    assert list(loss.lines[0].get_ydata()) == [3.0, 2.0] and list(metric.lines[0].get_ydata()) == [100.0, 50.0]
+    assert metric.get_ylabel() == "MSE x 100 (px²)" and loss.get_xlabel() == "epoch"
+
+
+def test_live_curves_redraw_in_place(monkeypatch):
+    import IPython.display
+    shown = []
+    class Handle:
+        def update(self, fig):
+            shown.append(("update", len(fig.axes[0].lines[0].get_ydata())))
+    def display(fig, display_id):
+        shown.append(("display", display_id))
+        return Handle()
+    monkeypatch.setattr(IPython.display, "display", display)
+    live = LiveCurves()
+    for _ in range(3):
+        live({"curves": CURVES})
+    assert shown == [("display", True), ("update", 2), ("update", 2)]
+
+
+def test_limits_are_never_empty(tmp_path):
+    assert disp_limits(np.zeros((2, 2)), np.ones((2, 2))) == (0, 1)
+    assert disp_limits(np.ones((2, 2))) == (0.5, 1.5)
+    save_disparity(tmp_path / "d.png", np.ones((4, 5)))
+    assert lfkit.lightfield.read_image(tmp_path / "d.png").shape == (4, 5, 3)
