@@ -90,9 +90,10 @@ def format_table(rows: list[dict], border: int) -> str:
 
 def validate(args: argparse.Namespace) -> None:
     """Prints and writes a table of errors."""
+    paths = expand_scenes(args.paths)
     model, _ = load_model(args.weights, args.chosen_device)
     rows = []
-    for path in tqdm(expand_scenes(args.paths), desc="scenes", leave=False):
+    for path in tqdm(paths, desc="scenes", leave=False):
         scene = load_scene(path)
         if scene.bg_disp is None:
             raise ValueError(f"{path}: has no true disparity (bg_disp.npy, gt_disp_lowres.pfm or bgDisparity/) to validate against; use predict")
@@ -106,8 +107,8 @@ def validate(args: argparse.Namespace) -> None:
 
 def predict(args: argparse.Namespace) -> None:
     """Writes the disparity of both layers of a scene."""
-    model, _ = load_model(args.weights, args.chosen_device)
     scene = load_scene(args.path)
+    model, _ = load_model(args.weights, args.chosen_device)
     (both, _, depth_map), seconds = run_model(scene, model, args)
     fg_disp = nearest_peak(both[None], model.max_disp, model.step)[0].numpy()
     disps = {"bg_disp": depth_map.numpy(), "fg_disp": fg_disp}

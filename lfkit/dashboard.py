@@ -24,25 +24,34 @@ class Dashboard:
 
     def __init__(self, env: str, server: str, port: int, recording: str | Path):
         self.env, self.recording = env, Path(recording)
-        self.address = f"{server}:{port}"
+        self.address, self.history = f"{server}:{port}", []
+        logging.getLogger("visdom").setLevel(logging.ERROR)  # it warns of every session that it sets up
         try:
             self.vis = Visdom(env=env, server=server, port=port, raise_exceptions=True, use_incoming_socket=False)
         except Exception as error:  # whatever keeps a picture from being drawn must not keep the network from training
             self._record(error)
 
     def _record(self, error: Exception) -> None:
+        """Goes on in a file, from the run's first line: a server that died took its windows along."""
         logger.warning("no visdom server at %s (%s): recording to %s; start one and call lfkit.dashboard.replay", self.address,
                        type(error).__name__, self.recording)
         self.recording.parent.mkdir(parents=True, exist_ok=True)
+        self.recording.unlink(missing_ok=True)
         self.vis = Visdom(env=self.env, offline=True, log_to_filename=str(self.recording), use_incoming_socket=False)
+        past, self.history = self.history, []
+        for options in past:
+            self.line(**options)
 
     def line(self, **options) -> None:
-        """As Visdom.line; goes on in the recording when the server has died."""
+        """As Visdom.line."""
+        known = any(past["win"] == options["win"] for past in self.history)
+        self.history.append(options)
+        # a live client asks the server whether the window is there; in a recording the first line has to make it
+        recorded = options if known or not self.vis.offline else {k: v for k, v in options.items() if k != "update"}
         try:
-            self.vis.line(**options)
+            self.vis.line(**recorded)
         except Exception as error:  # as above
             self._record(error)
-            self.vis.line(**options)
 
 
 def plot_loss(vis, epoch: int, report: dict) -> None:
@@ -59,7 +68,7 @@ def plot_loss(vis, epoch: int, report: dict) -> None:
         vis.line(X=[[epoch] * 4], Y=[[trained[name] for name in names]], win="loss", update="append",
                  opts={"title": "training loss", "xlabel": "epoch", "legend": ["total", "T (both layers)", "S (background)", "disparity"]})
         vis.line(X=[epoch], Y=[100 * trained["mse"]], win="mse", name="training crops", update="append",
-                 opts={"title": "MSE x 100 (px²)", "xlabel": "epoch", "showlegend": True})
+                 opts={"title": "MSE x 100 (px²)", "xlabel": "epoch", "showlegend": True, "legend": ["training crops"]})
     if tested:
         vis.line(X=[tested["epoch"]], Y=[100 * tested["mse"]], win="mse", name="validation scenes", update="append")
         vis.line(X=[tested["epoch"]], Y=[tested["bad_pix"]], win="bad_pix", update="append",

@@ -65,8 +65,7 @@ def test_our_server_listens_on_loopback_alone(server):
 
 def test_a_dead_server_is_one_warning_and_a_recording_that_plays_back(server, tmp_path, caplog):
     recording = tmp_path / "deep" / "visdom.log"
-    logger = logging.getLogger("lfkit")
-    logger.propagate = True
+    logging.getLogger("lfkit").propagate = True
     with caplog.at_level("WARNING", "lfkit"):
         board = Dashboard("dead", "http://127.0.0.1", free_port(), recording)
         for epoch in (1, 2, 3):
@@ -84,7 +83,8 @@ def test_a_server_that_dies_in_between(tmp_path, caplog):
     process.kill()
     process.wait(10)
     plot_loss(board, 2, REPORT)
-    assert (tmp_path / "visdom.log").read_text().count('"win": "loss"') == 1
+    entries = [json.loads(line) for line in (tmp_path / "visdom.log").read_text().splitlines()]
+    assert [(kind, entry["data"][0]["x"]) for kind, entry in entries if entry["win"] == "loss"] == [("events", [1.0]), ("update", [2.0])]
 
 
 def test_no_recording(tmp_path):

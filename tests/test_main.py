@@ -75,7 +75,7 @@ def test_inside_and_outside_the_mask_by_hand():
 @pytest.mark.parametrize("argv, sentence", [
     (["predict", "nowhere", "--out", "x"], "nowhere: no such file or directory"),
     (["validate", "nowhere"], "nowhere: no such file or directory"),
-    (["validate", ".", "--weights", "none.pkl"], "no checkpoint at none.pkl"),
+    (["validate", "."], "no scene in it"),
     (["train", "--data_dir", "nowhere", "--device", "cpu"], "nowhere: no such data directory"),
     (["train", "--device", "cuda:77"], "no device 'cuda:77' on this machine: there is cpu"),
     (["train", "--views_num", "8"], "views_num must be odd"),

@@ -1,0 +1,39 @@
+# make demo | test | lab | kernel. Needs Python 3.11 or newer as $(PYTHON), and nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := $(wildcard lfkit/*.py lfkit/weights/* notebooks/*.ipynb) scripts/demo.py
+
+.PHONY: help setup demo test lab kernel notebooks
+help:
+	@sed -n 1p Makefile
+
+# visdom 0.2.4 is built from source and needs pkg_resources, which setuptools 82 dropped: hence no build isolation
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "lfkit needs Python 3.11 or newer; got " + sys.version.split()[0] + ": make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet "setuptools<81" wheel
+	$(BIN)/python -m pip install --quiet --no-build-isolation -e ".[test]"
+	@touch $@
+
+setup: $(VENV)/.installed
+
+runs/demo/table.txt: $(VENV)/.installed $(SOURCES)
+	$(BIN)/python scripts/demo.py
+
+demo: runs/demo/table.txt
+	@echo "executed notebooks, checkpoint and pictures: runs/demo"; cat runs/demo/table.txt
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest --nbval-lax --nbval-current-env notebooks
+
+lab: $(VENV)/.installed
+	$(BIN)/jupyter lab --ip 127.0.0.1 notebooks
+
+kernel: $(VENV)/.installed
+	$(BIN)/python -m ipykernel install --user --name lfkit --display-name "Python (lfkit)"
+
+# runs the notebooks anew and stores their outputs in them; for those who change lfkit or a notebook
+notebooks: $(VENV)/.installed
+	$(BIN)/python scripts/demo.py --store
