@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import imageio.v3 as iio
-import numpy as np
 from tqdm.auto import tqdm
 
 from lfkit.checkpoint import WEIGHTS, load_model
@@ -20,8 +19,9 @@ from lfkit.disparity import nearest_peak
 from lfkit.engine import fit
 from lfkit.inference import predict_scene
 from lfkit.lightfield import SCENE_LISTS, Scene, as_byte, find_scenes, is_scene, load_scene, read_scene_list, write_pfm, write_synthetic
-from lfkit.metrics import BAD_PIX, BENCHMARK_BORDER, compute_bad_pix, compute_mse
+from lfkit.metrics import BENCHMARK_BORDER
 from lfkit.synthetic import synthesize
+from lfkit.tables import format_table, score_scene
 from lfkit.visual import disp_limits, save_disparity
 
 logger = logging.getLogger("lfkit")
@@ -60,34 +60,6 @@ def run_model(scene: Scene, model, args: argparse.Namespace) -> tuple:
     return outputs, time.perf_counter() - start
 
 
-def score(scene: Scene, disp: np.ndarray, border: int) -> dict:
-    """MSE x 100 and BadPix 0.07 of the background, overall and, with a mask, inside and outside it."""
-    regions = {"": None}
-    if scene.mask is not None and scene.mask[border:-border or None, border:-border or None].any():
-        regions |= {"_inside": scene.mask, "_outside": ~scene.mask}
-    row = {"scene": scene.name}
-    for region, mask in regions.items():
-        row[f"mse_x100{region}"] = 100 * compute_mse(disp, scene.bg_disp, border, mask)
-        row[f"bad_pix{region}"] = compute_bad_pix(disp, scene.bg_disp, BAD_PIX, border, mask)
-    return row
-
-
-COLUMNS = {"mse_x100": "MSEx100", "bad_pix": "BadPix0.07", "mse_x100_inside": "MSEx100 in", "bad_pix_inside": "BadPix in",
-           "mse_x100_outside": "MSEx100 out", "bad_pix_outside": "BadPix out", "seconds": "seconds"}
-
-
-def format_table(rows: list[dict], border: int) -> str:
-    """The scores as text, the mean last; "in" and "out" are inside and outside the occluder's mask."""
-    mean = {"scene": "mean"} | {key: float(np.mean([r[key] for r in rows if key in r])) for key in COLUMNS if any(key in r for r in rows)}
-    keys = [key for key in COLUMNS if key in mean]
-    width = max(len(r["scene"]) for r in [*rows, mean, {"scene": "scene"}])
-    lines = [f"background's disparity, border {border}; BadPix in percent, MSE in squared pixels; in and out: of the occluder's mask",
-             "  ".join(["scene".ljust(width), *(COLUMNS[key].rjust(11) for key in keys)])]
-    for row in [*rows, *([mean] if len(rows) > 1 else [])]:
-        lines.append("  ".join([row["scene"].ljust(width), *((f"{row[key]:11.2f}" if key in row else "-".rjust(11)) for key in keys)]))
-    return "\n".join(lines)
-
-
 def validate(args: argparse.Namespace) -> None:
     """Prints and writes a table of errors."""
     paths = expand_scenes(args.paths)
@@ -98,7 +70,7 @@ def validate(args: argparse.Namespace) -> None:
         if scene.bg_disp is None:
             raise ValueError(f"{path}: has no true disparity (bg_disp.npy, gt_disp_lowres.pfm or bgDisparity/) to validate against; use predict")
         (_, _, depth_map), seconds = run_model(scene, model, args)
-        rows.append(score(scene, depth_map.numpy(), args.border) | {"seconds": seconds})
+        rows.append(score_scene(scene, depth_map.numpy(), args.border) | {"seconds": seconds})
     print(format_table(rows, args.border))
     if args.json:
         Path(args.json).parent.mkdir(parents=True, exist_ok=True)

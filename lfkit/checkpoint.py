@@ -121,6 +121,18 @@ def find_checkpoint(log_dir: str | Path, run: str = "*", skipped: list | None = 
     return None
 
 
+def best_checkpoint(log_dir: str | Path) -> Path:
+    """The model_best.pkl of the newest run under log_dir.
+
+    Raises:
+        FileNotFoundError: when no run there has one.
+    """
+    found = sorted(Path(log_dir).glob("*/model_best.pkl"), key=lambda p: p.stat().st_mtime_ns)
+    if not found:
+        raise FileNotFoundError(f"no checkpoint in {log_dir}; run notebooks/03_training.ipynb first")
+    return found[-1]
+
+
 def random_states() -> dict:
     """The states of Python's, NumPy's and torch's generators, as plain values and tensors."""
     kind, keys, *rest = np.random.get_state()
