@@ -16,6 +16,7 @@ CONTRAST_GAIN = 8.0    # brings the contrasts of views in [0, 1], about 0.1, nea
 VARIANCE_FLOOR = 1e-4  # the variance of a sensor's noise of 0.01
 LOG_CENTRE, LOG_SCALE = 6.0, 2.0  # log variances run from log(1e-4) = -9 to -2
 VOTE_WINDOW = 5        # side of the window over which plain votes are averaged, in pixels
+HEAD_GAIN = 0.2        # an untrained network's scores stay below the plain votes, about 1
 POOLING = 4     # crops agree with the whole image where they start at multiples of this
 
 
@@ -125,6 +126,7 @@ class AngularMatch(nn.Module):
         self.wide = nn.Parameter(torch.empty(wide_features, 4, views_num, views_num))
         groups = view_groups(views_num)
         self.register_buffer("groups", groups, persistent=False)
+        self.register_buffer("sizes", reduce(groups > 0, "g n -> g", "sum").float(), persistent=False)
         contrasts = ((views_num - 1) // 2) ** 2 * block_features + wide_features
         self.bias = nn.Parameter(torch.zeros(contrasts))
         self.mix = nn.Conv2d(contrasts + len(groups) + 4, out_features, 1)
@@ -147,15 +149,16 @@ class AngularMatch(nn.Module):
         return CONTRAST_GAIN * rearrange(torch.cat([*rows, wide]), "o c u v -> o (u v c) 1 1")
 
     def spread(self, shifted: torch.Tensor) -> torch.Tensor:
-        """Log variance of each group's colours, then mean colour and share of views of the last group, 'b (g + 4) h w'."""
+        """Log variance of the colours of each group's views that reach the pixel (0 where fewer than two do), then the mean over all views,
+        'b (g + 4) h w'."""
         views = rearrange(shifted.float(), "b (n c) h w -> b n c h w", c=4)
         mean = torch.einsum("gn,bnchw->bgchw", self.groups, views)
         square = torch.einsum("gn,bnhw->bghw", self.groups, reduce(views[:, :, :3].square(), "b n c h w -> b n h w", "sum"))
-        share = mean[:, :, 3]
-        present = share.clamp(min=1e-3)
-        variance = (square / present - reduce((mean[:, :, :3] / present[:, :, None]).square(), "b g c h w -> b g h w", "sum")) / 3
-        score = (torch.log(variance.clamp(min=0) + VARIANCE_FLOOR) + LOG_CENTRE) / LOG_SCALE
-        return torch.cat([torch.where(share > 0.5 / self.groups.shape[1], score, 0.0), mean[:, -1]], 1)
+        count = mean[:, :, 3] * self.sizes[:, None, None]
+        centred = square - reduce(mean[:, :, :3].square(), "b g c h w -> b g h w", "sum") / mean[:, :, 3].clamp(min=1e-6)
+        variance = centred.clamp(min=0) * self.sizes[:, None, None] / (count - 1).clamp(min=1) / 3
+        score = (torch.log(variance + VARIANCE_FLOOR) + LOG_CENTRE) / LOG_SCALE
+        return torch.cat([torch.where(count > 1.5, score, 0.0), mean[:, -1]], 1)
 
     def forward(self, shifted: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
         """'b (n c) h w' of one candidate, c = RGB and whether the view reaches the pixel, to evidence 'b f h w'; the last is the mean vote."""
@@ -166,16 +169,32 @@ class AngularMatch(nn.Module):
         return torch.cat([F.relu(self.mix(torch.cat([contrasts, spread], 1))), votes], 1)
 
 
+class ChannelNorm(nn.Module):
+    """Scales the channels of each pixel and candidate to unit mean square; no statistic over the image.
+
+    Source: RMSNorm, Zhang and Sennrich, NeurIPS 2019.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(channels))
+
+    def forward(self, x):
+        gain = self.gain.reshape(-1, *[1] * (x.ndim - 2))
+        return x * (torch.rsqrt(x.float().square().mean(1, keepdim=True) + 1e-6).to(x.dtype) * gain)
+
+
 class LevelBlock(nn.Module):
     """A residual block over candidates and pixels: 3 along the candidates, then 3x3 along the image."""
 
     def __init__(self, channels: int):
         super().__init__()
+        self.norm = ChannelNorm(channels)
         self.along = nn.Conv3d(channels, channels, (3, 1, 1), padding=(1, 0, 0))
         self.across = nn.Conv3d(channels, channels, (1, 3, 3), padding=(0, 1, 1))
 
     def forward(self, x):
-        return x + self.across(F.relu(self.along(F.relu(x))))
+        return x + self.across(F.relu(self.along(self.norm(x))))
 
 
 class DeoccNet(nn.Module):
@@ -220,6 +239,7 @@ class DeoccNet(nn.Module):
         self.up_half = nn.Conv3d(quarter, half, 1)
         self.half_out = nn.Sequential(LevelBlock(half), LevelBlock(half))
         self.up_full = nn.Conv2d(half, full, 1)
+        self.full_norm, self.out_norm = ChannelNorm(full), ChannelNorm(full)
         self.full_out = nn.Conv2d(full, full, 3, padding=1)
         self.heads = nn.Conv2d(full, 3, 3, padding=1)
         self.vote_gain = nn.Parameter(torch.full((2,), 1.5))  # trust in the plain votes, per distribution, where training starts
@@ -247,12 +267,14 @@ class DeoccNet(nn.Module):
         skip = volume + F.relu(self.full_in(volume) + repeat(guide, "b f h w -> (b d) f h w", d=d))
         half = rearrange(self.down_half(skip), "(b d) f h w -> b f d h w", b=b)
         half = self.half_in(half.contiguous(memory_format=torch.channels_last_3d))
-        low = self.quarter(self.down_quarter(F.relu(half)))
-        low = F.interpolate(self.up_half(F.relu(low)), scale_factor=(1, 2, 2), mode="nearest")
+        low = self.quarter(self.down_quarter(half))
+        low = F.interpolate(self.up_half(low), scale_factor=(1, 2, 2), mode="nearest")
         half = self.half_out(half + low)
-        up = self.up_full(rearrange(F.relu(half), "b f d h w -> (b d) f h w"))
+        up = self.up_full(rearrange(half, "b f d h w -> (b d) f h w"))
         up = F.interpolate(up, scale_factor=2, mode="bilinear", align_corners=False)
-        out = self.heads(F.relu(self.full_out(F.relu(skip + up))) + skip)
+        full = skip + up
+        full = full + F.relu(self.full_out(self.full_norm(full)))
+        out = HEAD_GAIN * self.heads(self.out_norm(full))
         return torch.cat([out[:, :2] + votes * self.vote_gain[:, None, None], out[:, 2:]], 1)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -10,10 +10,8 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
-from traitlets.config import Config
 
 ROOT = Path(__file__).resolve().parents[1]
-LOCAL = Config({"KernelManager": {"transport": "ipc"}})  # sockets of this machine, not ports
 
 
 def strip(notebook) -> None:
@@ -28,7 +26,7 @@ def strip(notebook) -> None:
 def run_notebook(path: Path, out: Path) -> None:
     """Executes one notebook from its own folder, and writes it with its outputs and without times."""
     notebook = nbformat.read(path, as_version=4)
-    client = NotebookClient(notebook, timeout=3600, kernel_name="python3", config=LOCAL, resources={"metadata": {"path": str(path.parent)}}, record_timing=False)
+    client = NotebookClient(notebook, timeout=3600, kernel_name="python3", extra_arguments=["--log-level=ERROR"], resources={"metadata": {"path": str(path.parent)}}, record_timing=False)
     try:
         client.execute()
     finally:  # a failed notebook is worth reading too
