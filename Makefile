@@ -25,7 +25,7 @@ demo: runs/demo/table.txt
 	@echo "executed notebooks, checkpoint and pictures: runs/demo"; cat runs/demo/table.txt
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest --doctest-modules lfkit tests
 	$(BIN)/python -m pytest --nbval-lax --nbval-current-env notebooks
 
 lab: $(VENV)/.installed

@@ -80,7 +80,7 @@ def load_checkpoint(path: str | Path, model: nn.Module, optimizer=None, schedule
     if differing:
         saved = {name: checkpoint["args"].get(name) for name in ARCHITECTURE}
         raise ValueError(f"{path}: is of another architecture, {len(differing)} of its tensors differ (first: {differing[0]}); it was trained with "
-                         f"{', '.join(f'--{name} {value}' for name, value in saved.items())}: use the same flags")
+                         f"{', '.join(f'--{name} {value}' for name, value in saved.items())}: use the same flags, or the version of lfkit that saved it")
     model.load_state_dict(theirs)
     if optimizer is not None:
         optimizer.load_state_dict(checkpoint["optimizer_state_dict"])
