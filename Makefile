@@ -18,10 +18,10 @@ $(VENV)/.installed: pyproject.toml
 
 setup: $(VENV)/.installed
 
-runs/demo/table.txt: $(VENV)/.installed $(SOURCES)
+runs/demo/.done: $(VENV)/.installed $(SOURCES)
 	$(BIN)/python scripts/demo.py
 
-demo: runs/demo/table.txt
+demo: runs/demo/.done
 	@echo "executed notebooks, checkpoint and pictures: runs/demo"; cat runs/demo/table.txt
 
 test: $(VENV)/.installed

@@ -365,7 +365,8 @@ def read_scene_list(data_dir: str | Path, list_name: str) -> list[str]:
         raise FileNotFoundError(f"{file}: no such scene list; write the names of the scenes to validate into it, one a line")
     names = [line.split("#")[0].strip() for line in file.read_text(encoding="utf-8").splitlines()]
     names = [name for name in names if name]
-    lost = [name for name in names if name not in find_scenes(data_dir)]
+    found = find_scenes(data_dir)
+    lost = [name for name in names if name not in found]
     if lost:
         raise FileNotFoundError(f"{file} names {', '.join(lost)}, not in {data_dir}; correct the list or add the scene")
     return names
