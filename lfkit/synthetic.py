@@ -318,9 +318,10 @@ def sheet_layers(canvas: Canvas, sheets: list[Sheet], i, j, du, dv) -> tuple[tor
     for sheet in sheets:
         y, x, disp = sheet.solve(i, j, du, dv)
         gain = 1 + sheet.sheen[0] * du + sheet.sheen[1] * dv
+        read = canvas.read(torch.cat([sheet.texture, sheet.support[None]]), y, x)
         disps.append(disp)
-        covers.append(canvas.read(sheet.support[None], y, x)[0])
-        colours.append(canvas.read(sheet.texture, y, x) * gain)
+        covers.append(read[-1])
+        colours.append(read[:-1] * gain)
     return torch.stack(disps), torch.stack(covers), torch.stack(colours)
 
 
