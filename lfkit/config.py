@@ -26,6 +26,14 @@ def whole(low: int):
     return parse
 
 
+def share(text: str) -> float:
+    """An argparse type: a number from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise ArgumentTypeError(f"must be from 0 to 1: got {text}")
+    return value
+
+
 def add_training_arguments(parser: ArgumentParser) -> None:
     """Adds every training flag with its default."""
     data = parser.add_argument_group("data")
@@ -35,6 +43,9 @@ def add_training_arguments(parser: ArgumentParser) -> None:
     data.add_argument("--crops_per_scene", type=whole(1), default=1, help="crops of each scene an epoch")
     data.add_argument("--dataset_per_epoch", type=int, choices=(0, 1), default=0,
                       help="1 reads the scenes anew each epoch (less memory, new scenes are found), 0 once")
+    data.add_argument("--embed", type=share, default=1.0, metavar="P",
+                      help="share of the crops of a clean scene (without fg_disp) that get occluders put before them")
+    data.add_argument("--mask_dir", default=None, metavar="DIR", help="folder of alpha images, all of one size, that these occluders are cut from; drawn without it")
     data.add_argument("--num_workers", type=whole(0), default=0, help="loader processes; 0 is fastest on few cores and small data")
 
     model = parser.add_argument_group("model")

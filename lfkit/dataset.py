@@ -1,5 +1,6 @@
-"""Training crops of two-layer scenes, augmented so that the geometry stays true."""
+"""Training crops of two-layer scenes, and of clean ones behind occluders that are put there on the fly."""
 
+import logging
 from argparse import Namespace
 from pathlib import Path
 
@@ -7,51 +8,71 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from lfkit.augment import (REDUCE_SHARE, SHEAR_MAX, SHEAR_SHARE, augment_colour, augment_geometry, random_shear, reduce_by,
+                           shear_margin)
 from lfkit.lightfield import Scene, as_float, load_scene, training_scenes
+from lfkit.occlusion import embed_occluders, occluder_supports, read_masks
 
-NOISE_MAX = 0.03         # standard deviation of added noise, in parts of the full range
-GAMMA = (0.8, 1.25)      # the field's range, see EPINET (CVPR 2018), section 3.3
-BRIGHTNESS = (0.6, 1.3)
+logger = logging.getLogger("lfkit")
 
 
 def load_training_scene(path: Path, views_num: int) -> Scene:
-    """A scene with both layers and the middle views_num x views_num views; ValueError when it can't be trained on."""
+    """A scene with a disparity map and the middle views_num x views_num views; ValueError when it can't be trained on."""
     scene = load_scene(path)
-    if not scene.two_layers:
-        lacking = "disparity of its own" if scene.bg_disp is None else "foreground layer"
-        raise ValueError(f"{path}: has no {lacking}; training needs fg_disp and bg_disp: leave the scene out, "
+    if scene.bg_disp is None:
+        raise ValueError(f"{path}: has no disparity of its own; training needs bg_disp: leave the scene out, "
                          "or train on scenes of `python -m lfkit synth`")
+    if scene.fg_disp is None and scene.mask is not None and scene.mask.any():
+        raise ValueError(f"{path}: has a mask of occluders but not their disparity; training needs fg_disp, or a scene without "
+                         "occluders and mask: add fg_disp or leave the scene out")
     return scene.middle(views_num)
+
+
+def warn_beyond(scenes: list[Scene], max_disp: float) -> None:
+    """Says in the log which share of the pixels has a disparity beyond max_disp, and where most of them are."""
+    beyond = [np.abs(scene.bg_disp) > max_disp if scene.fg_disp is None else
+              (np.abs(scene.bg_disp) > max_disp) | (np.abs(scene.fg_disp) > max_disp) for scene in scenes]
+    shares = [float(pixels.mean()) for pixels in beyond]
+    if any(shares):
+        worst = int(np.argmax(shares))
+        share = sum(int(pixels.sum()) for pixels in beyond) / sum(pixels.size for pixels in beyond)
+        logger.warning("%.3g %% of the training pixels have a disparity beyond max_disp %g and are left out of the loss; most in %s (%.3g %%)",
+                       100 * share, max_disp, scenes[worst].name, 100 * shares[worst])
 
 
 class DatasetLF(Dataset):
     """Random crops of the training scenes of a data directory.
 
     Each scene gives `crops_per_scene` items an epoch. What an item shows depends on (seed, epoch, index) alone, so that a run
-    repeats whatever the number of workers and however often it was resumed; `set_epoch` moves on.
+    repeats whatever the number of workers and however often it was resumed; `set_epoch` moves on. A scene without fg_disp is
+    taken for clean: occluders are put before its crops. The share of pixels beyond max_disp is logged once, when it is opened.
 
     Args:
-        args: data_dir, patch_size, views_num, crops_per_scene, seed.
-        augment: whether crops are flipped, transposed, and changed in colour, brightness, gamma and noise.
+        args: data_dir, patch_size, views_num, crops_per_scene, seed, max_disp, embed (probability of occluders before a crop of a
+            clean scene), mask_dir (alpha images to draw them from, or None).
+        augment: whether crops are turned and flipped, changed in colour and light, some noisy, partly erased, refocused or reduced.
 
     Items:
         lf 'u v h w c', gt_data 'h w c', float32 in [0, 1]; mask 'h w' bool; fg_disp, bg_disp 'h w' float32 in pixels per view step.
-        Where a scene lacks gt_data or mask, gt_data is NaN and mask is where fg_disp is above bg_disp.
+        Where a two-layer scene lacks gt_data or mask, gt_data is NaN and mask is where fg_disp is above bg_disp.
 
     Raises:
-        FileNotFoundError: when data_dir, or a scene that a list names, is missing.
-        ValueError: when a scene is damaged, smaller than patch_size, or lacks a layer.
+        FileNotFoundError: when data_dir, a scene that a list names, mask_dir, or a picture in it is missing.
+        ValueError: when a scene is damaged, smaller than patch_size, or lacks a disparity, or an alpha image is unfit.
     """
 
     def __init__(self, args: Namespace, augment: bool = True):
         self.patch_size, self.crops_per_scene = args.patch_size, args.crops_per_scene
         self.seed, self.augment, self.epoch = args.seed, augment, 0
+        self.max_disp, self.embed = args.max_disp, args.embed
+        self.supports = occluder_supports(read_masks(args.mask_dir) if args.mask_dir else ())
         self.scenes = [load_training_scene(path, args.views_num) for path in training_scenes(args.data_dir).values()]
         for scene in self.scenes:
             h, w = scene.lf.shape[2:4]
             if self.patch_size > min(h, w):
                 raise ValueError(f"patch_size {self.patch_size} is larger than the scene {scene.name} ({h} x {w}); "
                                  f"use --patch_size {min(h, w)} or less")
+        warn_beyond(self.scenes, self.max_disp)
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses which crops the items are."""
@@ -62,47 +83,41 @@ class DatasetLF(Dataset):
 
     def __getitem__(self, index: int) -> tuple:
         rng = np.random.default_rng((self.seed, self.epoch, index))
-        item = random_crop(self.scenes[index % len(self.scenes)], self.patch_size, rng)
+        scene = self.scenes[index % len(self.scenes)]
+        item = self._crop(scene, rng)
+        if not scene.two_layers and rng.random() < self.embed:
+            lf, gt_data, _, _, bg_disp = item
+            lf, mask, fg_disp = embed_occluders(lf, bg_disp, rng, self.max_disp, self.supports)
+            item = lf, gt_data, mask, fg_disp, bg_disp
         if self.augment:
             item = augment_colour(augment_geometry(item, rng), rng)
         lf, gt_data, mask, fg_disp, bg_disp = (torch.from_numpy(np.ascontiguousarray(part)) for part in item)
         return lf, gt_data, mask, fg_disp, bg_disp
 
+    def _crop(self, scene: Scene, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+        """A crop of patch_size; now and then refocused or reduced by 2 from a larger one, where the scene has that."""
+        reduced, sheared = (self.augment and rng.random() < share for share in (REDUCE_SHARE, SHEAR_SHARE))
+        k = 2 if reduced else 1
+        side = k * (self.patch_size + 2 * sheared * shear_margin(scene.views_num, SHEAR_MAX))
+        if side > min(scene.lf.shape[2:4]):
+            return random_crop(scene, self.patch_size, rng)
+        item = random_crop(scene, side, rng)
+        item = reduce_by(item, k) if reduced else item
+        return random_shear(item, rng, self.max_disp) if sheared else item
+
 
 def random_crop(scene: Scene, size: int, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
-    """One square crop at the same place of every view and map, as (lf, gt_data, mask, fg_disp, bg_disp)."""
+    """One square crop at the same place of every view and map, as (lf, gt_data, mask, fg_disp, bg_disp).
+
+    A scene without fg_disp is clean: its fg_disp is bg_disp, its gt_data the centre view, its mask empty.
+    """
     top, left = (int(rng.integers(0, extent - size + 1)) for extent in scene.lf.shape[2:4])
     at = (slice(top, top + size), slice(left, left + size))
     lf = as_float(scene.lf[(slice(None), slice(None), *at)])
-    fg_disp, bg_disp = scene.fg_disp[at], scene.bg_disp[at]
+    bg_disp = scene.bg_disp[at]
+    if scene.fg_disp is None:
+        return lf, lf[scene.views_num // 2, scene.views_num // 2], np.zeros_like(bg_disp, bool), bg_disp, bg_disp
+    fg_disp = scene.fg_disp[at]
     gt_data = np.full(lf.shape[2:], np.nan, np.float32) if scene.gt_data is None else as_float(scene.gt_data[at])
     mask = fg_disp > bg_disp if scene.mask is None else scene.mask[at]
     return lf, gt_data, mask, fg_disp, bg_disp
-
-
-def augment_geometry(item: tuple, rng: np.random.Generator) -> tuple:
-    """A random flip up-down, flip left-right and transpose; views and pixels move together, so no disparity changes."""
-    lf, *maps = item
-    for axis in (0, 1):
-        if rng.random() < 0.5:
-            lf = np.flip(lf, (axis, axis + 2))
-            maps = [np.flip(m, axis) for m in maps]
-    if rng.random() < 0.5:
-        lf = lf.transpose(1, 0, 3, 2, 4)
-        maps = [m.swapaxes(0, 1) for m in maps]
-    return (lf, *maps)
-
-
-def augment_colour(item: tuple, rng: np.random.Generator) -> tuple:
-    """Random colour order or grey, brightness, contrast, gamma and noise; one change for all views, but for the noise."""
-    lf, gt_data, *maps = item
-    mix = np.eye(3, dtype=np.float32)[rng.permutation(3)]
-    if rng.random() < 0.2:
-        mix = np.repeat(rng.dirichlet(np.ones(3)).astype(np.float32)[None], 3, axis=0)
-    gain, gamma = np.float32(rng.uniform(*BRIGHTNESS)), np.float32(rng.uniform(*GAMMA))
-    def change(image):
-        return np.clip(image @ mix.T * gain, 0, 1) ** gamma
-    lf = change(lf)
-    if rng.random() < 0.5:
-        lf = lf + rng.standard_normal(lf.shape, np.float32) * np.float32(rng.uniform(0, NOISE_MAX))
-    return (np.clip(lf, 0, 1), change(gt_data), *maps)

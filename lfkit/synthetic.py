@@ -7,6 +7,7 @@ meets is seen. Nothing is warped from a rendered view, so every view shows what 
 """
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -19,6 +20,8 @@ SOLVER_STEPS = 4     # fixed-point steps after the exact solution for a plane; t
 MAX_SLOPE = 0.02     # steepest disparity slope in px per px; times the outermost view's offset of 4 it contracts by 0.08
 OVERSAMPLE = 2       # texture and support samples a pixel: reading them between samples then blurs no view more than another
 MIN_GAP = 0.6        # least disparity between an occluder and all behind it, in pixels per view step
+NEAREST = 0.97       # the nearest occluder, as a part of max_disp
+THINNEST = 0.1       # least room that an occluder's disparity needs, in pixels per view step
 SPLIT_SEED = 1 << 32  # keeps the seeds of scenes and of crops apart
 
 
@@ -296,33 +299,44 @@ def make_sheets(canvas: Canvas, max_disp: float, occluded: bool = True) -> list[
     for _ in range(canvas.choose(range(1, 8))):
         low = canvas.uniform(far, split - 0.3)
         sheets.append(_sheet(canvas, low, min(low + canvas.uniform(0.05, 1.5), split), _object_support(canvas), 1.0, sheen=_sheen(canvas)))
-    near = 0.97 * max_disp
-    for _ in range(canvas.choose([1, 1, 2, 3]) if occluded else 0):
-        low = canvas.uniform(split + MIN_GAP, near - 0.1)
-        support = canvas.choose(list(OCCLUDERS.values()))(canvas)
-        sheets.append(_sheet(canvas, low, min(low + canvas.uniform(0.05, 0.8), near), support, 0.5, occluder=True, sheen=_sheen(canvas)))
+    return sheets + (make_occluders(canvas, split + MIN_GAP, NEAREST * max_disp) if occluded else [])
+
+
+def make_occluders(canvas: Canvas, low: float, high: float, supports: Sequence[Callable] = tuple(OCCLUDERS.values())) -> list[Sheet]:
+    """One to three occluders with disparities in [low, high], at least THINNEST apart; each support is one of `supports`, a function of the canvas."""
+    sheets = []
+    for _ in range(canvas.choose([1, 1, 2, 3])):
+        least = canvas.uniform(low, high - THINNEST)
+        support = canvas.choose(supports)(canvas)
+        sheets.append(_sheet(canvas, least, min(least + canvas.uniform(0.05, 0.8), high), support, 0.5, occluder=True, sheen=_sheen(canvas)))
     return sheets
 
 
-def _composite(canvas: Canvas, sheets: list[Sheet], i, j, du, dv) -> torch.Tensor:
-    """What the rays see, 'v c h w' for v views: the sheets laid over one another from far to near, ray by ray."""
+def sheet_layers(canvas: Canvas, sheets: list[Sheet], i, j, du, dv) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Where the rays of v views meet each of s sheets: disparities 's v h w', coverages 's v h w', colours 's c v h w'."""
     disps, covers, colours = [], [], []
     for sheet in sheets:
         y, x, disp = sheet.solve(i, j, du, dv)
         gain = 1 + sheet.sheen[0] * du + sheet.sheen[1] * dv
+        read = canvas.read(torch.cat([sheet.texture, sheet.support[None]]), y, x)
         disps.append(disp)
-        covers.append(canvas.read(sheet.support[None], y, x)[0])
-        colours.append(canvas.read(sheet.texture, y, x) * gain)
-    order = torch.stack(disps).argsort(0)
-    covers = torch.stack(covers).gather(0, order)
-    colours = torch.stack(colours).gather(0, order[:, None].expand(-1, 3, *order.shape[1:]))
+        covers.append(read[-1])
+        colours.append(read[:-1] * gain)
+    return torch.stack(disps), torch.stack(covers), torch.stack(colours)
+
+
+def blend(disps: torch.Tensor, covers: torch.Tensor, colours: torch.Tensor) -> torch.Tensor:
+    """What the rays see, 'v c h w' for v views: the layers laid over one another from far to near, ray by ray."""
+    order = disps.argsort(0)
+    covers = covers.gather(0, order)
+    colours = colours.gather(0, order[:, None].expand(-1, 3, *order.shape[1:]))
     out = colours[0]
     for cover, colour in zip(covers[1:], colours[1:]):
         out = out + cover * (colour - out)
     return out.transpose(0, 1)
 
 
-def _nearest(canvas: Canvas, sheets: list[Sheet], i, j) -> tuple[torch.Tensor, torch.Tensor]:
+def nearest(canvas: Canvas, sheets: list[Sheet], i, j) -> tuple[torch.Tensor, torch.Tensor]:
     """Disparity of the nearest sheet at pixels of the centre view, and whether an occluder is that sheet, both 'h w'."""
     best = torch.full_like(i, -math.inf)
     mask = torch.zeros_like(i, dtype=torch.bool)
@@ -344,12 +358,12 @@ def render(canvas: Canvas, sheets: list[Sheet], views_num: int) -> dict[str, tor
     axis = torch.arange(canvas.size, dtype=torch.float32, device=canvas.device)
     i, j = torch.meshgrid(axis, axis, indexing="ij")
     offset = centre - torch.arange(views_num, dtype=torch.float32, device=canvas.device)[:, None, None]
-    rows = [_composite(canvas, sheets, i[None], j[None], centre - u, offset) for u in range(views_num)]
+    rows = [blend(*sheet_layers(canvas, sheets, i[None], j[None], centre - u, offset)) for u in range(views_num)]
     behind = [s for s in sheets if not s.occluder]
-    fg_disp, mask = _nearest(canvas, sheets, i, j)
-    bg_disp, _ = _nearest(canvas, behind, i, j)
+    fg_disp, mask = nearest(canvas, sheets, i, j)
+    bg_disp, _ = nearest(canvas, behind, i, j)
     zero = torch.zeros_like(offset[:1])
-    gt_data = _composite(canvas, behind, i[None], j[None], 0, zero)[0]
+    gt_data = blend(*sheet_layers(canvas, behind, i[None], j[None], 0, zero))[0]
     lf = torch.stack(rows)
     return {"lf": lf.permute(0, 1, 3, 4, 2), "gt_data": gt_data.permute(1, 2, 0),  # the two hot reorders of a render
             "mask": mask, "fg_disp": fg_disp, "bg_disp": bg_disp}

@@ -1,11 +1,13 @@
+import logging
+
+import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
 import lfkit
-from lfkit.dataset import augment_colour, augment_geometry, random_crop
-from test_synthetic import warp
+from lfkit.dataset import random_crop
 
 
 def test_items(args):
@@ -46,38 +48,108 @@ def test_a_crop_is_at_the_same_place_of_every_part(scene):
     assert np.allclose(gt_data * 255, scene.gt_data[at], atol=1e-4)
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_geometry_stays_true_through_augmentation(seed):
-    """After any flip and transpose, views warped by the disparity still agree with the centre; with the sign changed they don't."""
-    plain = lfkit.synthesize(11, size=64, noise=0.0, occluded=False)
-    item = random_crop(plain, 64, np.random.default_rng(0))
-    lf, _, _, fg_disp, _ = augment_geometry(item, np.random.default_rng(seed))
-    def error(disp):
-        return np.median([np.nanmedian(np.abs(warp(lf[u, v] * 255, disp, 4 - u, 4 - v) - lf[4, 4])) for u, v in ((0, 2), (8, 3), (2, 8))])
-    assert error(fg_disp) < 0.35 * error(-fg_disp)
+@pytest.fixture(scope="module")
+def clean_dir(tmp_path_factory):
+    """Two clean scenes of 80 x 80 pixels with a disparity map and no more, within 2 pixels per view step."""
+    root = tmp_path_factory.mktemp("clean")
+    for seed in (0, 1):
+        scene = lfkit.synthesize(seed, size=80, max_disp=2, noise=0.0, occluded=False)
+        lfkit.save_scene(lfkit.Scene(scene.name, scene.lf, scene.bg_disp), root)
+    return root
 
 
-def test_all_eight_symmetries_occur(scene):
-    item = random_crop(scene, 16, np.random.default_rng(0))
-    seen = {augment_geometry(item, np.random.default_rng(seed))[3].tobytes() for seed in range(60)}
-    assert len(seen) == 8
+def test_a_clean_scene_gets_occluders_and_their_truth(args, clean_dir):
+    args.data_dir = str(clean_dir)
+    dataset, clean = lfkit.DatasetLF(args, augment=False), lfkit.load_scene(clean_dir / "LFs" / "synthetic_000000.npy")
+    covered = []
+    for epoch in range(6):
+        dataset.set_epoch(epoch)
+        lf, gt_data, mask, fg_disp, bg_disp = (part.numpy() for part in dataset[0])
+        places = [(y, x) for y in range(57) for x in range(57) if np.array_equal(clean.bg_disp[y:y + 24, x:x + 24], bg_disp)]
+        (y, x), = places
+        assert np.array_equal(np.rint(gt_data * 255), clean.centre[y:y + 24, x:x + 24])
+        assert np.array_equal(mask, fg_disp > bg_disp) and np.array_equal(fg_disp[~mask], bg_disp[~mask]) and fg_disp.max() <= 4
+        if mask.any():
+            covered.append(np.abs(lf[4, 4] - gt_data)[mask].mean())
+            assert np.abs(lf[4, 4] - gt_data)[~mask].mean() < covered[-1]
+    assert len(covered) >= 3 and np.mean(covered) > 0.05
 
 
-def test_colour_changes_leave_the_maps_alone(scene):
-    item = random_crop(scene, 16, np.random.default_rng(0))
-    for seed in range(10):
-        lf, gt_data, *maps = augment_colour(item, np.random.default_rng(seed))
-        assert 0 <= lf.min() and lf.max() <= 1 and lf.dtype == np.float32 and lf.shape == item[0].shape
-        assert all(a is b for a, b in zip(maps, item[2:]))
-        assert not np.array_equal(lf, item[0])
+def test_embed_is_the_share_of_crops_with_occluders(args, clean_dir):
+    args.data_dir, args.crops_per_scene = str(clean_dir), 12
+    def embedded():
+        dataset = lfkit.DatasetLF(args, augment=False)
+        return sum(not torch.equal(lf[4, 4], gt_data) for lf, gt_data, *_ in (dataset[k] for k in range(len(dataset))))
+    often = embedded()
+    args.embed = 0.5
+    assert 0 < embedded() < often
+    args.embed = 0.0
+    assert embedded() == 0 and not lfkit.DatasetLF(args)[0][2].any()
 
 
-def test_a_scene_without_a_foreground_is_refused(args, tmp_path):
-    scene = lfkit.synthesize(0, size=40)
-    scene.fg_disp = None
+@pytest.mark.parametrize("augment", [False, True])
+def test_occluders_are_the_same_for_any_number_of_workers(args, clean_dir, augment):
+    args.data_dir, args.patch_size, args.crops_per_scene = str(clean_dir), 64, 2
+    dataset = lfkit.DatasetLF(args, augment)
+    for item, batch in zip(range(4), DataLoader(dataset, num_workers=2)):
+        assert all(torch.equal(ours, theirs[0]) for ours, theirs in zip(dataset[item], batch))
+
+
+def test_occluders_come_from_the_users_alpha_images(args, clean_dir, tmp_path):
+    iio.imwrite(tmp_path / "nothing.png", np.zeros((20, 20), np.uint8))
+    args.data_dir, args.mask_dir = str(clean_dir), str(tmp_path)
+    assert not any(lfkit.DatasetLF(args)[k][2].any() for k in range(2))
+    iio.imwrite(tmp_path / "nothing.png", np.full((20, 20), 255, np.uint8))
+    assert all(lfkit.DatasetLF(args)[k][2].all() for k in range(2))
+
+
+def test_some_crops_are_refocused_or_reduced_where_the_scene_is_large_enough(args, clean_dir, monkeypatch):
+    args.data_dir = str(clean_dir)
+    dataset, plain = lfkit.DatasetLF(args), lfkit.DatasetLF(args, augment=False)
+    values = set(dataset.scenes[0].bg_disp.flatten().tolist())
+    kinds = {}
+    for name, reduce_share, shear_share in (("none", 0, 0), ("reduced", 1, 0), ("sheared", 0, 1), ("both", 1, 1)):
+        monkeypatch.setattr(lfkit.dataset, "REDUCE_SHARE", reduce_share)
+        monkeypatch.setattr(lfkit.dataset, "SHEAR_SHARE", shear_share)
+        item = dataset._crop(dataset.scenes[0], np.random.default_rng(3))
+        assert item[0].shape == (9, 9, 24, 24, 3) and item[1].shape == (24, 24, 3) and all(m.shape == (24, 24) for m in item[2:])
+        kinds[name] = item[4]
+        assert set(plain._crop(plain.scenes[0], np.random.default_rng(3))[4].flatten().tolist()) <= values
+    inside = {name: set(disp.flatten().tolist()) <= values for name, disp in kinds.items()}
+    assert inside == {"none": True, "reduced": False, "sheared": False, "both": False}
+    assert set((2 * kinds["reduced"]).flatten().tolist()) <= values
+    dataset.patch_size = 71  # with the margins of a shear that is more than the scene has
+    assert dataset._crop(dataset.scenes[0], np.random.default_rng(3))[0].shape == (9, 9, 71, 71, 3)
+
+
+def test_the_share_beyond_max_disp_is_said_once(args, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("lfkit"), "propagate", True)
+    for seed, columns in ((0, 0), (1, 10), (2, 2)):
+        scene = lfkit.synthesize(seed, size=40, occluded=False)
+        scene.bg_disp[:, :columns] = -4.5
+        if seed == 2:
+            scene.fg_disp[:, -2:] = 5
+        lfkit.save_scene(lfkit.Scene(scene.name, scene.lf, scene.bg_disp, scene.fg_disp if seed == 2 else None), tmp_path)
+    args.data_dir = str(tmp_path)
+    dataset = lfkit.DatasetLF(args)
+    dataset[0], dataset[1]
+    assert [r.getMessage() for r in caplog.records] == ["11.7 % of the training pixels have a disparity beyond max_disp 4 and are left out of the "
+                                                        "loss; most in synthetic_000001 (25 %)"]
+    args.max_disp = 5
+    lfkit.DatasetLF(args)
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("lacking, sentence", [
+    (["bg_disp"], r"LFs/synthetic_000000.npy: has no disparity of its own; training needs bg_disp: leave the scene out, or .*lfkit synth"),
+    (["fg_disp"], "has a mask of occluders but not their disparity; training needs fg_disp.*: add fg_disp or leave the scene out")])
+def test_a_scene_that_lacks_a_disparity_is_refused(args, tmp_path, lacking, sentence):
+    scene = lfkit.synthesize(0, size=40, occluded=True)
+    for part in lacking:
+        setattr(scene, part, None)
     lfkit.save_scene(scene, tmp_path / "flat")
     args.data_dir = str(tmp_path / "flat")
-    with pytest.raises(ValueError, match="has no foreground layer; training needs fg_disp and bg_disp.*lfkit synth"):
+    with pytest.raises(ValueError, match=sentence):
         lfkit.DatasetLF(args)
 
 
