@@ -9,9 +9,12 @@ meets is seen. Nothing is warped from a rendered view, so every view shows what 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
+from skimage import data as pictures
 
 from lfkit.disparity import MAX_DISP
 from lfkit.lightfield import Scene
@@ -22,6 +25,12 @@ OVERSAMPLE = 2       # texture and support samples a pixel: reading them between
 MIN_GAP = 0.6        # least disparity between an occluder and all behind it, in pixels per view step
 NEAREST = 0.97       # the nearest occluder, as a part of max_disp
 THINNEST = 0.1       # least room that an occluder's disparity needs, in pixels per view step
+SPOT_DRIFT = 3.0     # pixels that a specular spot moves over its surface per view step, at most
+VIGNETTING = 0.3     # darkening of the corners, at most
+JITTER = 0.01        # standard deviation of the views' exposures, at most
+BLUR = 0.7           # standard deviation of the lens blur in pixels, at most
+# the photographs that come inside scikit-image and that its documentation calls CC0 or public domain
+PICTURES = ("astronaut", "brick", "camera", "chelsea", "coffee", "grass", "gravel", "hubble_deep_field", "rocket")
 SPLIT_SEED = 1 << 32  # keeps the seeds of scenes and of crops apart
 
 
@@ -35,6 +44,16 @@ class Sheet:
     waves: list[tuple[float, float, float, float]] = field(default_factory=list)  # amplitude, y and x frequency, phase
     occluder: bool = False
     sheen: tuple[float, float] = (0.0, 0.0)  # brightness gained per view step along u and v
+    spot: tuple[float, ...] = ()             # a highlight: strength, y, x, radius in pixels, drift per view step along y and x
+
+    def light(self, y: torch.Tensor, x: torch.Tensor, du: torch.Tensor, dv: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the colour at points of the sheet is multiplied by and what is added, seen from the view at offset (du, dv)."""
+        gain = 1 + self.sheen[0] * du + self.sheen[1] * dv
+        if not self.spot:
+            return gain, torch.zeros_like(y)
+        strength, y0, x0, radius, along_y, along_x = self.spot
+        square = (y - y0 - along_y * du).square() + (x - x0 - along_x * dv).square()
+        return gain, strength * torch.exp(-square / (2 * radius**2))
 
     def disp(self, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """Disparity at points of the centre view, in pixels per view step."""
@@ -155,7 +174,26 @@ def _flat_texture(canvas: Canvas) -> torch.Tensor:
     return _colours(canvas, 1)[0][:, None, None] + shade + canvas.uniform(0.005, 0.03) * canvas.noise(0.6)
 
 
-TEXTURES = (_noise_texture, _noise_texture, _pattern_texture, _leaves_texture, _leaves_texture, _flat_texture)
+@lru_cache
+def _picture(name: str) -> torch.Tensor:
+    """One of scikit-image's photographs, 'c h w' in [0, 1]."""
+    image = torch.from_numpy(getattr(pictures, name)()).float() / 255
+    return image.expand(3, *image.shape) if image.ndim == 2 else image.permute(2, 0, 1)[:3]  # read once
+
+
+def _photo_texture(canvas: Canvas) -> torch.Tensor:
+    """A piece of a photograph, turned, scaled and mirrored at its ends, its colours changed a little."""
+    image = _picture(canvas.choose(PICTURES)).to(canvas.device)
+    zoom, angle = canvas.uniform(0.6, 2.0), canvas.uniform(0, 2 * math.pi)  # picture pixels a pixel
+    image = F.interpolate(image[None], scale_factor=1 / zoom, mode="bilinear", antialias=True)[0]
+    y, x = _turned(canvas, *(canvas.uniform(0, side) for side in image.shape[1:]), angle)
+    grid = torch.stack([2 * x / image.shape[2], 2 * y / image.shape[1]], -1)
+    out = F.grid_sample(image[None], grid[None], mode="bicubic", padding_mode="reflection", align_corners=False)[0]
+    tint = 1 + canvas.uniform(0, 0.3) * canvas.uniform(-1, 1, 3)[:, None, None]
+    return out[torch.randperm(3, generator=canvas.generator).to(out.device)] * tint
+
+
+TEXTURES = (_noise_texture, _noise_texture, _pattern_texture, _leaves_texture, _leaves_texture, _flat_texture, *[_photo_texture] * 4)
 
 
 def make_texture(canvas: Canvas) -> torch.Tensor:
@@ -252,8 +290,12 @@ OCCLUDERS = {"fence": fence, "bars": bars, "leaves": leaves, "branches": branche
 
 
 def _object_support(canvas: Canvas) -> torch.Tensor:
-    """A solid thing of the background: an ellipse, a box, or a pile of both."""
+    """A thing of the background: an ellipse, a box, a pile of both, or a few sticks."""
     out = torch.full_like(canvas.y, -10.0)
+    if canvas.uniform(0, 1) < 0.15:
+        for _ in range(canvas.choose(range(1, 5))):
+            out = torch.maximum(out, _segment(canvas, _place(canvas), _place(canvas), canvas.uniform(0.8, 3.0), canvas.uniform(0.8, 3.0)))
+        return _cover(out)
     place, angle = _place(canvas, 0.0), canvas.choose([0.0, canvas.uniform(0, math.pi)])
     for _ in range(canvas.choose([1, 1, 1, 3])):
         y, x = _turned(canvas, *place, angle)
@@ -285,9 +327,13 @@ def _sheet(canvas: Canvas, low: float, high: float, support: torch.Tensor, slant
     return Sheet((a, b, c), make_texture(canvas), support, waves, **options)
 
 
-def _sheen(canvas: Canvas) -> tuple[float, float]:
+def _shine(canvas: Canvas) -> dict:
+    """How light moves over a sheet as the view moves: on one in three a brightness that changes, on one in five a spot that drifts."""
     strength = canvas.choose([0.0, 0.0, 0.01])
-    return canvas.uniform(-strength, strength), canvas.uniform(-strength, strength)
+    sheen = canvas.uniform(-strength, strength), canvas.uniform(-strength, strength)
+    drift = canvas.uniform(-SPOT_DRIFT, SPOT_DRIFT), canvas.uniform(-SPOT_DRIFT, SPOT_DRIFT)
+    spot = canvas.uniform(0.1, 0.6), *_place(canvas, 0.0), canvas.uniform(2, 0.15 * canvas.size + 2), *drift
+    return {"sheen": sheen, "spot": spot if canvas.uniform(0, 1) < 0.2 else ()}
 
 
 def make_sheets(canvas: Canvas, max_disp: float, occluded: bool = True) -> list[Sheet]:
@@ -298,7 +344,7 @@ def make_sheets(canvas: Canvas, max_disp: float, occluded: bool = True) -> list[
     sheets = [_sheet(canvas, far, far + canvas.uniform(0.3, 1.0) * (split - far), everywhere, slant=1.0)]
     for _ in range(canvas.choose(range(1, 8))):
         low = canvas.uniform(far, split - 0.3)
-        sheets.append(_sheet(canvas, low, min(low + canvas.uniform(0.05, 1.5), split), _object_support(canvas), 1.0, sheen=_sheen(canvas)))
+        sheets.append(_sheet(canvas, low, min(low + canvas.uniform(0.05, 1.5), split), _object_support(canvas), 1.0, **_shine(canvas)))
     return sheets + (make_occluders(canvas, split + MIN_GAP, NEAREST * max_disp) if occluded else [])
 
 
@@ -308,7 +354,7 @@ def make_occluders(canvas: Canvas, low: float, high: float, supports: Sequence[C
     for _ in range(canvas.choose([1, 1, 2, 3])):
         least = canvas.uniform(low, high - THINNEST)
         support = canvas.choose(supports)(canvas)
-        sheets.append(_sheet(canvas, least, min(least + canvas.uniform(0.05, 0.8), high), support, 0.5, occluder=True, sheen=_sheen(canvas)))
+        sheets.append(_sheet(canvas, least, min(least + canvas.uniform(0.05, 0.8), high), support, 0.5, occluder=True, **_shine(canvas)))
     return sheets
 
 
@@ -317,11 +363,11 @@ def sheet_layers(canvas: Canvas, sheets: list[Sheet], i, j, du, dv) -> tuple[tor
     disps, covers, colours = [], [], []
     for sheet in sheets:
         y, x, disp = sheet.solve(i, j, du, dv)
-        gain = 1 + sheet.sheen[0] * du + sheet.sheen[1] * dv
+        gain, glare = sheet.light(y, x, du, dv)
         read = canvas.read(torch.cat([sheet.texture, sheet.support[None]]), y, x)
         disps.append(disp)
         covers.append(read[-1])
-        colours.append(read[:-1] * gain)
+        colours.append(read[:-1] * gain + glare)
     return torch.stack(disps), torch.stack(covers), torch.stack(colours)
 
 
@@ -357,16 +403,46 @@ def render(canvas: Canvas, sheets: list[Sheet], views_num: int) -> dict[str, tor
     centre = views_num // 2
     axis = torch.arange(canvas.size, dtype=torch.float32, device=canvas.device)
     i, j = torch.meshgrid(axis, axis, indexing="ij")
-    offset = centre - torch.arange(views_num, dtype=torch.float32, device=canvas.device)[:, None, None]
-    rows = [blend(*sheet_layers(canvas, sheets, i[None], j[None], centre - u, offset)) for u in range(views_num)]
+    offset = centre - torch.arange(views_num, dtype=torch.float32, device=canvas.device)
+    du, dv = (axis.reshape(-1, 1, 1) for axis in torch.meshgrid(offset, offset, indexing="ij"))
+    some = views_num if canvas.device.type == "cpu" else views_num**2  # a row of views stays in a CPU's cache; a GPU takes all at once
+    rows = [blend(*sheet_layers(canvas, sheets, i[None], j[None], *part)) for part in zip(du.split(some), dv.split(some))]
     behind = [s for s in sheets if not s.occluder]
     fg_disp, mask = nearest(canvas, sheets, i, j)
     bg_disp, _ = nearest(canvas, behind, i, j)
-    zero = torch.zeros_like(offset[:1])
-    gt_data = blend(*sheet_layers(canvas, behind, i[None], j[None], 0, zero))[0]
-    lf = torch.stack(rows)
-    return {"lf": lf.permute(0, 1, 3, 4, 2), "gt_data": gt_data.permute(1, 2, 0),  # the two hot reorders of a render
+    zero = torch.zeros_like(du[:1])
+    gt_data = blend(*sheet_layers(canvas, behind, i[None], j[None], zero, zero))[0]
+    lf = rearrange(torch.cat(rows), "(u v) c h w -> u v h w c", u=views_num)
+    return {"lf": lf, "gt_data": rearrange(gt_data, "c h w -> h w c"),
             "mask": mask, "fg_disp": fg_disp, "bg_disp": bg_disp}
+
+
+def photograph(canvas: Canvas, lf: torch.Tensor, gt_data: torch.Tensor, noise: float | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a camera makes of the views: lens blur, vignetting and exposure, the same for all; a jitter of the exposure and noise, each its own.
+
+    The centre view's exposure does not jitter, so that gt_data, which has no noise, stays the centre view without its occluders.
+    """
+    blur, corner = canvas.choose([0.0, canvas.uniform(0.2, BLUR)]), canvas.choose([0.0, canvas.uniform(0, VIGNETTING)])
+    exposure = canvas.choose([1.0, canvas.uniform(0.35, 1.0)])
+    axis = torch.linspace(-1, 1, canvas.size, device=canvas.device)
+    shade = exposure * (1 - corner * (axis[:, None].square() + axis.square()) / 2)[..., None]
+    gains = 1 + canvas.choose([0.0, canvas.uniform(0, JITTER)]) * torch.randn(lf.shape[:2], generator=canvas.generator)
+    gains[len(lf) // 2, len(lf) // 2] = 1
+    sigma = noise if noise is not None else canvas.choose([0.0, canvas.uniform(0.0, 0.02)])
+    grain = torch.randn(lf.shape, generator=canvas.generator).to(canvas.device)
+    lf, gt_data = (_blurred(image, blur) * shade for image in (lf, gt_data))
+    return lf * gains.to(canvas.device)[..., None, None, None] + sigma * grain, gt_data
+
+
+def _blurred(image: torch.Tensor, sigma: float) -> torch.Tensor:
+    """A small Gaussian blur of '... h w c', the edge repeated."""
+    if not sigma:
+        return image
+    taps = torch.exp(-torch.arange(-2.0, 3.0, device=image.device).square() / (2 * sigma**2))
+    taps = taps / taps.sum()
+    planes = rearrange(image.reshape(-1, *image.shape[-3:]), "n h w c -> (n c) 1 h w")
+    planes = F.conv2d(F.pad(planes, (2, 2, 2, 2), mode="replicate"), (taps[:, None] * taps)[None, None])
+    return rearrange(planes, "(n c) 1 h w -> n h w c", c=image.shape[-1]).reshape(image.shape)
 
 
 def synthesize(seed: int, size: int = 128, views_num: int = 9, max_disp: float = MAX_DISP, occluded: bool | None = None,
@@ -397,10 +473,8 @@ def synthesize(seed: int, size: int = 128, views_num: int = 9, max_disp: float =
     if occluded is None:
         occluded = canvas.uniform(0, 1) < 0.9
     parts = render(canvas, make_sheets(canvas, max_disp, occluded), views_num)
-    exposure = canvas.choose([1.0, canvas.uniform(0.35, 1.0)])
-    sigma = noise if noise is not None else canvas.choose([0.0, canvas.uniform(0.0, 0.02)])
-    grain = torch.randn(parts["lf"].shape, generator=generator).to(canvas.device)
+    lf, gt_data = photograph(canvas, parts["lf"], parts["gt_data"], noise)
     to_byte = lambda image: (image.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
-    return Scene(name=f"synthetic_{seed:06d}", lf=to_byte(parts["lf"] * exposure + sigma * grain),
-                 gt_data=to_byte(parts["gt_data"] * exposure), mask=parts["mask"].cpu().numpy(),
+    return Scene(name=f"synthetic_{seed:06d}", lf=to_byte(lf),
+                 gt_data=to_byte(gt_data), mask=parts["mask"].cpu().numpy(),
                  fg_disp=parts["fg_disp"].cpu().numpy(), bg_disp=parts["bg_disp"].cpu().numpy())

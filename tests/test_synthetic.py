@@ -3,7 +3,7 @@ import pytest
 import torch
 
 import lfkit
-from lfkit.synthetic import OCCLUDERS, Canvas, Sheet, render
+from lfkit.synthetic import OCCLUDERS, TEXTURES, Canvas, Sheet, _blurred, render
 
 GREY = 1 / 255  # one step of a uint8 picture
 
@@ -53,7 +53,7 @@ def test_views_warped_by_the_disparity_agree_with_the_centre_where_nothing_occlu
     right, share = agreement(scene, scene.fg_disp, scene.centre, inner)
     wrong, wrong_share = agreement(scene, -scene.fg_disp, scene.centre, inner)
     assert np.array_equal(scene.fg_disp, scene.bg_disp) and not scene.mask.any()
-    assert right < 4 * GREY and share > 0.93 and right < 0.35 * wrong and wrong_share < share - 0.1
+    assert right < 4 * GREY and share > 0.85 and right < 0.35 * wrong and wrong_share < share - 0.1
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -142,3 +142,39 @@ def test_cuda_renders_the_same_scene():
     ours, theirs = lfkit.synthesize(1, size=48), lfkit.synthesize(1, size=48, device="cuda")
     assert np.abs(ours.bg_disp - theirs.bg_disp).max() < 1e-3
     assert np.mean(np.abs(ours.lf.astype(int) - theirs.lf) > 2) < 0.01
+
+
+def test_blur_keeps_a_flat_picture_and_spreads_a_point():
+    image = torch.zeros(2, 9, 9, 3)
+    image[1, 4, 4] = 1.0
+    blurred = _blurred(image, 0.7)
+    assert (blurred[0] == 0).all() and blurred[1].sum(dim=(0, 1)) == pytest.approx([1, 1, 1], abs=1e-5)
+    assert blurred[1, 4, 5, 0] / blurred[1, 4, 4, 0] == pytest.approx(np.exp(-1 / (2 * 0.49)), rel=1e-5)
+    assert torch.allclose(_blurred(torch.full((1, 6, 6, 3), 0.3), 0.5), torch.tensor(0.3))
+
+
+def test_a_spot_drifts_over_its_surface_and_sheen_grows_with_the_view():
+    canvas = Canvas(32, 8, torch.Generator().manual_seed(0), torch.device("cpu"))
+    sheet = Sheet((0.0, 0.0, 0.0), torch.full((3, canvas.side, canvas.side), 0.2), torch.ones_like(canvas.y), sheen=(0.1, 0.0),
+                  spot=(0.5, 16.0, 12.0, 2.0, 0.0, 3.0))
+    lf = render(canvas, [sheet], 3)["lf"][..., 0]
+    brightest = [divmod(int(lf[1, v].argmax()), 32) for v in range(3)]
+    assert brightest == [(16, 15), (16, 12), (16, 9)]  # at offsets c - v = 1, 0, -1
+    assert lf[0, 1, 0, 0] == pytest.approx(0.22) and lf[2, 1, 0, 0] == pytest.approx(0.18)
+
+
+def test_the_centre_view_and_gt_data_have_one_exposure():
+    """Where no occluder covers it, the noiseless centre view is gt_data, whatever the camera does."""
+    for seed in range(6):
+        scene = lfkit.synthesize(seed, size=32, noise=0.0, occluded=True)
+        clear = ~scene.mask
+        clear[1:], clear[:-1] = clear[1:] & ~scene.mask[:-1], clear[:-1] & ~scene.mask[1:]
+        inner = np.abs(scene.centre.astype(int) - scene.gt_data).max(-1)[clear]
+        assert np.mean(inner <= 1) > 0.5
+
+
+@pytest.mark.parametrize("texture", dict.fromkeys(TEXTURES))
+def test_every_texture_is_a_picture_with_some_contrast(texture):
+    canvas = Canvas(32, 8, torch.Generator().manual_seed(1), torch.device("cpu"))
+    image = texture(canvas)
+    assert image.shape == (3, canvas.side, canvas.side) and torch.isfinite(image).all() and image.std() > 0.004
