@@ -55,3 +55,10 @@ def test_a_device_that_is_not_there_names_those_that_are():
 def test_devices():
     assert lfkit.choose_device("cpu").type == "cpu"
     assert lfkit.choose_device("auto").type in ("cpu", "cuda")
+
+
+@pytest.mark.parametrize("text", ["1.5", "-0.1"])
+def test_a_share_lies_between_0_and_1(text):
+    assert lfkit.get_parser(["--embed", "0.25"]).embed == 0.25 and lfkit.get_parser().embed == 1.0 and lfkit.get_parser().mask_dir is None
+    with pytest.raises(ValueError, match=f"--embed: must be from 0 to 1: got {text}"):
+        lfkit.get_parser([f"--embed={text}"])

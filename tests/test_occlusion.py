@@ -64,9 +64,10 @@ def test_a_sub_pixel_edge_is_soft(one_occluder):
     assert np.allclose(new[2, 1, 5, 7:10, 0], [0.6, 0.4, 0.2], atol=1e-6)
 
 
-def test_where_the_scene_is_nearer_the_occluder_is_hidden_in_every_view(one_occluder):
+def test_where_the_scene_is_nearer_the_occluder_is_hidden_in_every_view(one_occluder, monkeypatch):
     """Columns 0 to 7 lie at d = 3, the rest at -1, the occluder at 2 is everywhere: it shows beyond column 7 + 3 (2 - v) alone."""
     one_occluder(2, lambda canvas: torch.ones_like(canvas.y))
+    monkeypatch.setattr(occlusion, "FRONT", (0.0, 0.0))  # as for an occluder that is in front of the farthest pixels alone
     lf, bg_disp = flat_scene(np.where(np.arange(24) < 8, 3, -1))
     new, mask, fg_disp = embed_occluders(lf, bg_disp, np.random.default_rng(0))
     for u in range(5):
