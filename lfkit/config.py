@@ -37,7 +37,9 @@ def share(text: str) -> float:
 def add_training_arguments(parser: ArgumentParser) -> None:
     """Adds every training flag with its default."""
     data = parser.add_argument_group("data")
-    data.add_argument("--data_dir", default="./Dataset/", help="data directory: LFs/<scene>.npy ..., or a folder for each scene")
+    data.add_argument("--data_dir", default="./Dataset/", help="data directory: LFs/<scene>.npy ..., or a folder for each scene; "
+                      "synthetic: for procedural scenes without end, never written to disk")
+    data.add_argument("--synthetic_scenes", type=whole(1), default=256, help="scenes an epoch of `--data_dir synthetic:`")
     data.add_argument("--patch_size", type=whole(1), default=64, help="side of a training crop, in pixels")
     data.add_argument("--batch_size", type=whole(1), default=1, help="crops a step")
     data.add_argument("--crops_per_scene", type=whole(1), default=1, help="crops of each scene an epoch")

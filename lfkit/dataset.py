@@ -10,10 +10,15 @@ from torch.utils.data import Dataset
 
 from lfkit.augment import (REDUCE_SHARE, SHEAR_MAX, SHEAR_SHARE, augment_colour, augment_geometry, random_shear, reduce_by,
                            shear_margin)
-from lfkit.lightfield import Scene, as_float, load_scene, training_scenes
+from lfkit.lightfield import SCENE_LISTS, Scene, as_float, find_scenes, load_scene, read_scene_list, training_scenes
 from lfkit.occlusion import embed_occluders, occluder_supports, read_masks
+from lfkit.synthetic import synthesize
 
 logger = logging.getLogger("lfkit")
+SYNTHETIC = "synthetic:"  # as data_dir: procedural scenes without end, never written to disk
+HELD_OUT = 1 << 31        # seeds of training scenes lie below, those of validation scenes from there
+HELD_OUT_SIZE = 96        # side of a validation scene, in pixels
+HELD_OUT_SCENES = 8
 
 
 def load_training_scene(path: Path, views_num: int) -> Scene:
@@ -121,3 +126,54 @@ def random_crop(scene: Scene, size: int, rng: np.random.Generator) -> tuple[np.n
     gt_data = np.full(lf.shape[2:], np.nan, np.float32) if scene.gt_data is None else as_float(scene.gt_data[at])
     mask = fg_disp > bg_disp if scene.mask is None else scene.mask[at]
     return lf, gt_data, mask, fg_disp, bg_disp
+
+
+class SyntheticLF(Dataset):
+    """Procedural crops without end: every item of every epoch is a scene of its own, rendered when it is asked for.
+
+    Args:
+        args: patch_size, views_num, max_disp, seed, synthetic_scenes (items an epoch).
+        device: where scenes are rendered; on a CUDA device use num_workers 0.
+        augment: as in `DatasetLF`, but for what the renderer varies itself.
+
+    Items: as in `DatasetLF`; they depend on (seed, epoch, index) alone.
+    """
+
+    def __init__(self, args: Namespace, device: torch.device | str = "cpu", augment: bool = True):
+        self.args, self.device, self.augment, self.epoch = args, device, augment, 0
+
+    set_epoch = DatasetLF.set_epoch
+
+    def __len__(self) -> int:
+        return self.args.synthetic_scenes
+
+    def __getitem__(self, index: int) -> tuple:
+        rng = np.random.default_rng((self.args.seed, self.epoch, index))
+        scene = synthesize(int(rng.integers(HELD_OUT)), self.args.patch_size, self.args.views_num, self.args.max_disp, device=self.device)
+        item = random_crop(scene, self.args.patch_size, rng)
+        if self.augment:
+            item = augment_colour(augment_geometry(item, rng), rng)
+        return tuple(torch.from_numpy(np.ascontiguousarray(part)) for part in item)
+
+
+def open_training(args: Namespace, device: torch.device | str = "cpu") -> DatasetLF | SyntheticLF:
+    """The training crops that args.data_dir names: a data directory, or `synthetic:`."""
+    if args.data_dir != SYNTHETIC:
+        return DatasetLF(args)
+    if args.num_workers and torch.device(device).type == "cuda":
+        raise ValueError(f"scenes rendered on a CUDA device need --num_workers 0: got {args.num_workers}; loader processes can't share the device")
+    return SyntheticLF(args, device)
+
+
+def validation_names(args: Namespace) -> list[str]:
+    """The scenes that a validation goes through: those of the list that args.if_debug chooses; of `synthetic:`, held-out seeds."""
+    if args.data_dir != SYNTHETIC:
+        return read_scene_list(args.data_dir, SCENE_LISTS[args.if_debug])
+    return [str(HELD_OUT + k) for k in range(1 if args.if_debug else HELD_OUT_SCENES)]
+
+
+def validation_scene(args: Namespace, name: str) -> Scene:
+    """One scene of `validation_names`, with the middle views_num x views_num views."""
+    if args.data_dir == SYNTHETIC:
+        return synthesize(int(name), HELD_OUT_SIZE, args.views_num, args.max_disp)
+    return load_scene(find_scenes(args.data_dir)[name]).middle(args.views_num)

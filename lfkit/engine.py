@@ -14,10 +14,10 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from lfkit.checkpoint import find_checkpoint, load_checkpoint, random_states, restore_random_states, save_checkpoint
-from lfkit.dataset import DatasetLF
+from lfkit.dataset import DatasetLF, SyntheticLF, open_training, validation_names, validation_scene
 from lfkit.devices import choose_device
 from lfkit.inference import predict_scene
-from lfkit.lightfield import SCENE_LISTS, as_byte, find_scenes, load_scene, read_scene_list
+from lfkit.lightfield import as_byte
 from lfkit.losses import CRITERIA, WEIGHT_NAMES, training_loss
 from lfkit.metrics import BORDER, compute_bad_pix, compute_mse
 from lfkit.model import DeoccNet, weights_init_xavier
@@ -64,7 +64,7 @@ def build(args: Namespace, device: torch.device) -> tuple[DeoccNet, torch.optim.
     return model, optimizer, torch.optim.lr_scheduler.StepLR(optimizer, step_size=args.decay_step, gamma=args.gamma)
 
 
-def make_loader(args: Namespace, dataset: DatasetLF, epoch: int) -> DataLoader:
+def make_loader(args: Namespace, dataset: DatasetLF | SyntheticLF, epoch: int) -> DataLoader:
     """Shuffled batches; order and crops depend on the seed and the epoch alone."""
     dataset.set_epoch(epoch)
     order = torch.Generator().manual_seed(args.seed * 1_000_003 + epoch)
@@ -73,7 +73,7 @@ def make_loader(args: Namespace, dataset: DatasetLF, epoch: int) -> DataLoader:
 
 
 def train_epoch(args: Namespace, model: nn.Module, criterion: Callable, criterion1: Callable, optimizer, scheduler, epoch: int,
-                weights: dict[str, float], device: torch.device, dataset: DatasetLF | None = None) -> dict:
+                weights: dict[str, float], device: torch.device, dataset: DatasetLF | SyntheticLF | None = None) -> dict:
     """One epoch of training.
 
     Args:
@@ -93,7 +93,7 @@ def train_epoch(args: Namespace, model: nn.Module, criterion: Callable, criterio
     """
     start = time.perf_counter()
     model.train()
-    loader = make_loader(args, dataset or DatasetLF(args), epoch)
+    loader = make_loader(args, dataset or open_training(args, device), epoch)
     load_time = time.perf_counter() - start
     lr = optimizer.param_groups[0]["lr"]
     totals, crops = {}, 0
@@ -139,12 +139,12 @@ def validation(args: Namespace, epoch: int, model: nn.Module, best_mse: float, l
     start = time.perf_counter()
     was_training = model.training
     model.eval()
-    paths, scores, predictions = find_scenes(args.data_dir), {}, {}
+    scores, predictions = {}, {}
     try:
-        for name in tqdm(read_scene_list(args.data_dir, SCENE_LISTS[args.if_debug]), desc="validation", leave=False, delay=QUIET_SECONDS):
-            scene = load_scene(paths[name]).middle(args.views_num)
+        for name in tqdm(validation_names(args), desc="validation", leave=False, delay=QUIET_SECONDS):
+            scene = validation_scene(args, name)
             if scene.bg_disp is None:
-                raise ValueError(f"{paths[name]}: has no true disparity to validate against; take {name} off {SCENE_LISTS[args.if_debug]}")
+                raise ValueError(f"{name} in {args.data_dir} has no true disparity to validate against; take it off the scene list")
             with torch.inference_mode():
                 disp = predict_scene(scene.lf, model, device, args.test_length, args.shave, args.mod)[2].numpy()
             scores[name] = {"mse": compute_mse(disp, scene.bg_disp), "bad_pix": compute_bad_pix(disp, scene.bg_disp)}
@@ -154,7 +154,7 @@ def validation(args: Namespace, epoch: int, model: nn.Module, best_mse: float, l
     finally:
         model.train(was_training)
     if not scores:
-        raise ValueError(f"{args.data_dir}/{SCENE_LISTS[args.if_debug]} names no scene; write one a line")
+        raise ValueError(f"the scene list in {args.data_dir} that --if_debug {args.if_debug} chooses names no scene; write one a line")
     mse, bad_pix = (float(np.mean([s[key] for s in scores.values()])) for key in ("mse", "bad_pix"))
     report = {"epoch": epoch, "mse": mse, "bad_pix": bad_pix, "best_mse": min(mse, best_mse), "is_best": mse < best_mse,
               "time": time.perf_counter() - start, "scenes": scores, "predictions": predictions}
@@ -221,7 +221,7 @@ class Run:
             self.save(self.log_path / "model_best.pkl")
         self.save(self.log_path / "model_state" / f"model_{self.epoch}.pkl")
 
-    def train(self, criterion: Callable, criterion1: Callable, weights: dict[str, float], dataset: DatasetLF | None) -> dict:
+    def train(self, criterion: Callable, criterion1: Callable, weights: dict[str, float], dataset: DatasetLF | SyntheticLF | None) -> dict:
         """Trains one epoch, and keeps its curves and the state after it."""
         report = train_epoch(self.args, self.model, criterion, criterion1, self.optimizer, self.scheduler, self.epoch, weights, self.device,
                              dataset)
@@ -254,7 +254,7 @@ def fit(args: Namespace, device: torch.device | None = None, on_report: Callable
     if run.finished:
         logger.info("the run in %s has trained all of its %d epochs; raise --epoch to go on", run.log_path, args.epoch)
         return
-    dataset = None if args.dataset_per_epoch else DatasetLF(args)
+    dataset = None if args.dataset_per_epoch else open_training(args, run.device)
     logger.info("training in %s on %s", run.log_path, run.device)
     trained = {}
     while trained is not None:

@@ -15,6 +15,7 @@ def pytest_configure(config):
     config.lfkit_run_dir = tempfile.mkdtemp(prefix="lfkit-run-")
     os.environ["LFKIT_RUN_DIR"] = config.lfkit_run_dir  # kernels inherit the environment
     os.environ.setdefault("LFKIT_PROFILE", "ci")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")        # as in tests/conftest.py
     os.environ.pop("MPLBACKEND", None)                  # Agg would switch inline figures off
 
 

@@ -1,14 +1,14 @@
-"""What the tests share: small scenes, a small trained-on-nothing network, and the order of the notebooks."""
+"""What the tests share: small scenes, a small trained-on-nothing network."""
 
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import pytest
 import torch
 
 import lfkit
+
+torch.set_num_threads(1)  # the tensors are small, and two processes whose threads wait for one another are slow
 
 DATA = Path(os.environ.get("LFKIT_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -31,7 +31,7 @@ def data_dir(tmp_path_factory):
 def args(data_dir, tmp_path):
     """Arguments of a tiny run."""
     return lfkit.get_parser(["--data_dir", str(data_dir), "--log_dir", str(tmp_path / "log"), "--patch_size", "24", "--batch_size", "2",
-                             "--channels", "4", "--epoch", "3", "--val_every", "2", "--device", "cpu", "--lr", "1e-3", "--test_length", "64"])
+                             "--channels", "4", "--views_num", "3", "--epoch", "3", "--val_every", "2", "--device", "cpu", "--lr", "1e-3", "--test_length", "64"])
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ def parts(args):
 
 def step(model, optimizer):
     optimizer.zero_grad()
-    model(torch.rand(1, 81, 3, 8, 8, generator=torch.Generator().manual_seed(0)))[2].square().mean().backward()
+    model(torch.rand(1, 9, 3, 8, 8, generator=torch.Generator().manual_seed(0)))[2].square().mean().backward()
     optimizer.step()
 
 
@@ -81,7 +81,7 @@ def test_code_is_refused_not_run(tmp_path):
 
 def test_another_architecture(args, parts, tmp_path):
     lfkit.save_checkpoint(args, 0, *parts, tmp_path / "c.pkl")
-    with pytest.raises(ValueError, match="is of another architecture, .*trained with --channels 4, --views_num 9, --max_disp 4, --step 1.0: use the same"):
+    with pytest.raises(ValueError, match="is of another architecture, .*trained with --channels 4, --views_num 3, --max_disp 4, --step 1.0: use the same"):
         lfkit.load_checkpoint(tmp_path / "c.pkl", lfkit.DeoccNet(channels=8))
 
 

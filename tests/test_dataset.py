@@ -7,13 +7,13 @@ import torch
 from torch.utils.data import DataLoader
 
 import lfkit
-from lfkit.dataset import random_crop
+from lfkit.dataset import HELD_OUT, SyntheticLF, open_training, random_crop, validation_names, validation_scene
 
 
 def test_items(args):
     dataset = lfkit.DatasetLF(args)
     lf, gt_data, mask, fg_disp, bg_disp = dataset[0]
-    assert len(dataset) == 3 and lf.shape == (9, 9, 24, 24, 3) and gt_data.shape == (24, 24, 3)
+    assert len(dataset) == 3 and lf.shape == (3, 3, 24, 24, 3) and gt_data.shape == (24, 24, 3)
     assert lf.dtype == gt_data.dtype == fg_disp.dtype == bg_disp.dtype == torch.float32 and mask.dtype == torch.bool
     assert 0 <= lf.min() and lf.max() <= 1 and mask.shape == fg_disp.shape == bg_disp.shape == (24, 24)
     args.crops_per_scene = 5
@@ -39,7 +39,7 @@ def test_any_number_of_workers_gives_the_same_batches(args, workers):
 
 def test_a_crop_is_at_the_same_place_of_every_part(scene):
     lf, gt_data, mask, fg_disp, bg_disp = random_crop(scene, 20, np.random.default_rng(0))
-    centre = np.rint(lf[4, 4] * 255).astype(np.uint8)
+    centre = np.rint(lf[1, 1] * 255).astype(np.uint8)
     places = [(y, x) for y in range(29) for x in range(29) if np.array_equal(scene.centre[y:y + 20, x:x + 20], centre)]
     assert len(places) == 1
     y, x = places[0]
@@ -70,8 +70,8 @@ def test_a_clean_scene_gets_occluders_and_their_truth(args, clean_dir):
         assert np.array_equal(np.rint(gt_data * 255), clean.centre[y:y + 24, x:x + 24])
         assert np.array_equal(mask, fg_disp > bg_disp) and np.array_equal(fg_disp[~mask], bg_disp[~mask]) and fg_disp.max() <= 4
         if mask.any():
-            covered.append(np.abs(lf[4, 4] - gt_data)[mask].mean())
-            assert np.abs(lf[4, 4] - gt_data)[~mask].mean() < covered[-1]
+            covered.append(np.abs(lf[1, 1] - gt_data)[mask].mean())
+            assert np.abs(lf[1, 1] - gt_data)[~mask].mean() < covered[-1]
     assert len(covered) >= 3 and np.mean(covered) > 0.05
 
 
@@ -79,7 +79,7 @@ def test_embed_is_the_share_of_crops_with_occluders(args, clean_dir):
     args.data_dir, args.crops_per_scene = str(clean_dir), 12
     def embedded():
         dataset = lfkit.DatasetLF(args, augment=False)
-        return sum(not torch.equal(lf[4, 4], gt_data) for lf, gt_data, *_ in (dataset[k] for k in range(len(dataset))))
+        return sum(not torch.equal(lf[1, 1], gt_data) for lf, gt_data, *_ in (dataset[k] for k in range(len(dataset))))
     often = embedded()
     args.embed = 0.5
     assert 0 < embedded() < often
@@ -112,14 +112,14 @@ def test_some_crops_are_refocused_or_reduced_where_the_scene_is_large_enough(arg
         monkeypatch.setattr(lfkit.dataset, "REDUCE_SHARE", reduce_share)
         monkeypatch.setattr(lfkit.dataset, "SHEAR_SHARE", shear_share)
         item = dataset._crop(dataset.scenes[0], np.random.default_rng(3))
-        assert item[0].shape == (9, 9, 24, 24, 3) and item[1].shape == (24, 24, 3) and all(m.shape == (24, 24) for m in item[2:])
+        assert item[0].shape == (3, 3, 24, 24, 3) and item[1].shape == (24, 24, 3) and all(m.shape == (24, 24) for m in item[2:])
         kinds[name] = item[4]
         assert set(plain._crop(plain.scenes[0], np.random.default_rng(3))[4].flatten().tolist()) <= values
     inside = {name: set(disp.flatten().tolist()) <= values for name, disp in kinds.items()}
     assert inside == {"none": True, "reduced": False, "sheared": False, "both": False}
     assert set((2 * kinds["reduced"]).flatten().tolist()) <= values
     dataset.patch_size = 71  # with the margins of a shear that is more than the scene has
-    assert dataset._crop(dataset.scenes[0], np.random.default_rng(3))[0].shape == (9, 9, 71, 71, 3)
+    assert dataset._crop(dataset.scenes[0], np.random.default_rng(3))[0].shape == (3, 3, 71, 71, 3)
 
 
 def test_the_share_beyond_max_disp_is_said_once(args, tmp_path, caplog, monkeypatch):
@@ -162,3 +162,32 @@ def test_a_patch_larger_than_the_scene_is_refused(args):
 def test_fewer_views_are_the_middle_ones(args):
     args.views_num = 5
     assert lfkit.DatasetLF(args)[0][0].shape == (5, 5, 24, 24, 3)
+
+def test_endless_scenes_repeat_by_seed_epoch_and_index(args):
+    args.data_dir, args.patch_size, args.synthetic_scenes, args.views_num = "synthetic:", 24, 3, 3
+    dataset = open_training(args)
+    lf, gt_data, mask, fg_disp, bg_disp = dataset[1]
+    assert isinstance(dataset, SyntheticLF) and len(dataset) == 3 and lf.shape == (3, 3, 24, 24, 3) and bg_disp.shape == (24, 24)
+    assert torch.equal(mask, fg_disp > bg_disp)
+    assert torch.equal(open_training(args)[1][0], lf) and not torch.equal(dataset[2][0], lf)
+    batches = list(DataLoader(dataset, batch_size=2, num_workers=2))
+    assert torch.equal(batches[0][0][1], lf)
+    dataset.set_epoch(1)
+    assert not torch.equal(dataset[1][0], lf)
+
+
+def test_endless_training_validates_on_seeds_that_it_never_trains_on(args):
+    args.data_dir, args.if_debug = "synthetic:", 0
+    names = validation_names(args)
+    assert len(set(names)) == 8 and all(int(name) >= HELD_OUT for name in names)
+    args.views_num = 3
+    assert validation_scene(args, names[0]).lf.shape == (3, 3, 96, 96, 3)
+    args.num_workers = 2
+    with pytest.raises(ValueError, match="need --num_workers 0: got 2"):
+        open_training(args, "cuda:0")
+
+
+def test_a_run_on_endless_scenes(args, tmp_path):
+    args.data_dir, args.synthetic_scenes, args.views_num, args.epoch = "synthetic:", 2, 3, 1
+    last = list(lfkit.fit(args, torch.device("cpu")))[-1]
+    assert last["epoch"] == 1 and len(last["validation"]["scenes"]) == 1 and not list(tmp_path.glob("**/LFs"))

@@ -29,7 +29,7 @@ def test_an_epoch_averages_over_all_crops(args):
     dataset.set_epoch(4)
     losses, errors = [], []
     for lf, _, _, fg, bg in (dataset[k] for k in range(3)):
-        out = model(lf.reshape(1, 81, 24, 24, 3).permute(0, 1, 4, 2, 3))
+        out = model(lf.reshape(1, 9, 24, 24, 3).permute(0, 1, 4, 2, 3))
         losses.append(lfkit.training_loss(out, fg[None], bg[None], nn.L1Loss(), nn.L1Loss(), WEIGHTS, 4, 1)[1]["loss"])
         errors.append(float((out[2][0] - bg)[11:-11, 11:-11].detach().square().mean()))
     assert report["loss"] == pytest.approx(np.mean(losses), rel=1e-4) and report["mse"] == pytest.approx(np.mean(errors), rel=1e-4)
@@ -81,7 +81,7 @@ def test_validation_scores_whole_scenes_of_the_chosen_list(args, tmp_path):
     (name, scores), = report["scenes"].items()
     scene = lfkit.load_scene(root / "LFs" / f"{name}.npy")
     with torch.inference_mode():
-        whole = model(torch.from_numpy(scene.lf.astype(np.float32) / 255).reshape(1, 81, 40, 40, 3).permute(0, 1, 4, 2, 3))[2][0].numpy()
+        whole = model(torch.from_numpy(scene.middle(3).lf.astype(np.float32) / 255).reshape(1, 9, 40, 40, 3).permute(0, 1, 4, 2, 3))[2][0].numpy()
     assert name == names[-1] and scores["mse"] == pytest.approx(float(((whole - scene.bg_disp)[11:-11, 11:-11] ** 2).mean()), rel=1e-4)
     assert report["mse"] == scores["mse"] and not report["is_best"] and report["best_mse"] == 1e-9
     assert np.allclose(report["predictions"][name], whole, atol=1e-4)
