@@ -189,8 +189,8 @@ def depth_to_disp(depth: np.ndarray, camera: dict[str, dict[str, float]]) -> np.
 
     >>> camera = {"intrinsics": {"focal_length_mm": 100, "sensor_size_mm": 35, "image_resolution_x_px": 512, "image_resolution_y_px": 512},
     ...           "extrinsics": {"baseline_mm": 60, "focus_distance_m": 8}}
-    >>> depth_to_disp(np.float32([[4, 8]]), camera).round(4).tolist()   # 60 * 100 * 512 / 35000 = 87.7714 pixel metres, over 4 and over 8
-    [[10.9714, 0.0]]
+    >>> print(depth_to_disp(np.float32([[4, 8]]), camera).round(2))   # 60 * 100 * 512 / 35000 = 87.77 pixel metres, over 4 and over 8
+    [[10.97  0.  ]]
     """
     inner, outer = camera["intrinsics"], camera["extrinsics"]
     width = max(inner["image_resolution_x_px"], inner["image_resolution_y_px"])

@@ -97,6 +97,7 @@ def test_the_disparity_map_wins_over_depth(hci):
     (CAMERA, "f = 3", r"parameters\.cfg: unknown camera file .*expected HCI's, with \[intrinsics\] and \[extrinsics\]; correct or remove it"),
     ("[extrinsics]", "[camera]", r"parameters\.cfg: unknown camera file, \[extrinsics\] num_cams_x is missing"),
     ("focal_length_mm = 100.0", "focal_length_mm = long", r"parameters\.cfg: unknown camera file, \[intrinsics\] focal_length_mm is long"),
+    ("focal_length_mm = 100.0", "focal_length_mm = 10%", r"parameters\.cfg: unknown camera file, \[intrinsics\] focal_length_mm is 10%"),
     ("focus_distance_m = 6.9", "focus_distance_m = 0", r"parameters\.cfg: \[extrinsics\] focus_distance_m is 0, expected a number above 0"),
     ("_x_px = 48", "_x_px = 96", r"parameters\.cfg: the camera has 32 x 96 pixels, the views 32 x 48"),
 ])
@@ -161,6 +162,17 @@ def test_further_numbers_in_a_name_do_not_count(tmp_path):
     for n, file in enumerate(sorted(folder.iterdir())):
         file.rename(folder / f"{file.stem}_-{381.9 - n}_{1103.37 + n}_.png")
     assert lfkit.load_scene(folder).lf[:, :, 0, 0, 0].tolist() == [[0, 10, 20], [30, 40, 50], [60, 70, 80]]
+
+
+def test_an_index_with_another_number_behind_it(tmp_path):
+    folder = write_views(tmp_path / "s", "v{n}.png")
+    for n in range(9):
+        (folder / f"v{n}.png").rename(folder / f"v{n}_{(7 * n) % 10}.png")
+    assert lfkit.load_scene(folder).lf[:, :, 0, 0, 0].tolist() == [[0, 10, 20], [30, 40, 50], [60, 70, 80]]
+
+
+def test_an_even_grid_of_rows_and_columns(tmp_path):
+    broken(r"4 views; .*missing for 3 x 3: v_1_3\.png, v_2_3\.png, v_3_1\.png, v_3_2\.png, v_3_3\.png$", write_views(tmp_path / "s", "v_{row}_{column}.png", side=2))
 
 
 # one picture of all views
