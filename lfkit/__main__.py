@@ -1,4 +1,4 @@
-"""The command line: python -m lfkit train | validate | predict | synth."""
+"""The command line: python -m lfkit train | validate | predict | convert | synth."""
 
 import argparse
 import json
@@ -17,8 +17,9 @@ from lfkit.dashboard import Dashboard, plot_loss
 from lfkit.devices import choose_device
 from lfkit.disparity import nearest_peak
 from lfkit.engine import fit
+from lfkit.formats import LAYOUTS
 from lfkit.inference import predict_scene
-from lfkit.lightfield import SCENE_LISTS, Scene, as_byte, find_scenes, is_scene, load_scene, read_scene_list, write_pfm, write_synthetic
+from lfkit.lightfield import SCENE_LISTS, Scene, as_byte, find_scenes, is_scene, load_scene, read_scene_list, save_scene, write_pfm, write_synthetic
 from lfkit.metrics import BENCHMARK_BORDER
 from lfkit.synthetic import synthesize
 from lfkit.tables import format_table, score_scene
@@ -66,7 +67,7 @@ def validate(args: argparse.Namespace) -> None:
     model, _ = load_model(args.weights, args.chosen_device)
     rows = []
     for path in tqdm(paths, desc="scenes", leave=False):
-        scene = load_scene(path)
+        scene = load_scene(path, args.layout, args.picture_views)
         if scene.bg_disp is None:
             raise ValueError(f"{path}: has no true disparity (bg_disp.npy, gt_disp_lowres.pfm or bgDisparity/) to validate against; use predict")
         (_, _, depth_map), seconds = run_model(scene, model, args)
@@ -79,7 +80,7 @@ def validate(args: argparse.Namespace) -> None:
 
 def predict(args: argparse.Namespace) -> None:
     """Writes the disparity of both layers of a scene."""
-    scene = load_scene(args.path)
+    scene = load_scene(args.path, args.layout, args.picture_views)
     model, _ = load_model(args.weights, args.chosen_device)
     (both, _, depth_map), seconds = run_model(scene, model, args)
     fg_disp = nearest_peak(both[None], model.max_disp, model.step)[0].numpy()
@@ -95,6 +96,24 @@ def predict(args: argparse.Namespace) -> None:
           f"in {out}: {', '.join(sorted(p.name for p in out.glob(scene.name + '_*')))}")
 
 
+def convert(args: argparse.Namespace) -> None:
+    """Writes a scene anew, as one .npy file, in the note's layout or as an HCI folder."""
+    src, dst = Path(args.src), Path(args.dst)
+    to = args.to or ("npy" if dst.suffix == ".npy" else None)
+    if to is None:
+        raise ValueError(f"{dst}: does not end in .npy; say --to note or --to hci for a data directory, or name an .npy file")
+    if (to == "npy") != (dst.suffix == ".npy"):
+        raise ValueError(f"{dst}: --to {to} writes {'a file that ends in .npy' if to == 'npy' else 'into a data directory, not an .npy file'}; name another DST")
+    scene = load_scene(src, args.layout, args.picture_views)
+    target = {"npy": dst, "note": dst / "LFs" / f"{scene.name}.npy", "hci": dst / scene.name}[to]
+    if target.exists() and target.samefile(src):
+        raise ValueError(f"{target}: is the scene that is read; name another DST")
+    save_scene(scene, dst, to)
+    truth = [part for part in ("bg_disp", "fg_disp", "mask", "gt_data") if getattr(scene, part) is not None]
+    told = f"with {', '.join(truth)}" if truth and to != "npy" else f"without its {', '.join(truth)}, which --to note or hci would keep" if truth else "without truth"
+    print(f"{target}: {scene.views_num} x {scene.views_num} views of {scene.lf.shape[2]} x {scene.lf.shape[3]} pixels, {told}")
+
+
 def synth(args: argparse.Namespace) -> None:
     """Writes procedural scenes."""
     bar = tqdm(total=args.scenes, desc="scenes", leave=False)
@@ -107,13 +126,19 @@ def synth(args: argparse.Namespace) -> None:
     print(f"{len(names)} scenes in {args.out}; train on them with `python -m lfkit train --data_dir {args.out}`")
 
 
-COMMANDS = {"train": train, "validate": validate, "predict": predict, "synth": synth}
+COMMANDS = {"train": train, "validate": validate, "predict": predict, "convert": convert, "synth": synth}
+
+
+def add_picture_arguments(command: argparse.ArgumentParser) -> None:
+    """Adds what can be told of a scene that is one picture."""
+    command.add_argument("--layout", default=None, choices=LAYOUTS, help="of one picture of all views; found where not told")
+    command.add_argument("--picture_views", type=whole(3), default=None, metavar="N", help="views a side in one picture; found where not told")
 
 
 def make_parser() -> SentenceParser:
     """The parser of the command line."""
     parser = SentenceParser(prog="lfkit", description="Sees the disparity behind occluders in light fields.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="train | validate | predict | synth")
+    commands = parser.add_subparsers(dest="command", required=True, metavar=" | ".join(COMMANDS))
     formatter = argparse.ArgumentDefaultsHelpFormatter
     command = commands.add_parser("train", help="train a network", formatter_class=formatter)
     add_training_arguments(command)
@@ -130,8 +155,15 @@ def make_parser() -> SentenceParser:
             command.add_argument("--border", type=whole(0), default=BENCHMARK_BORDER, help="pixels left out at each side")
             command.add_argument("--json", default=None, metavar="FILE", help="also write the table there")
         else:
-            command.add_argument("path", metavar="PATH", help="a folder of views or an .npy light field")
+            command.add_argument("path", metavar="PATH", help="a folder of views, one picture of all views, or an .npy light field")
             command.add_argument("--out", required=True, metavar="DIR", help="where the files go")
+        add_picture_arguments(command)
+
+    command = commands.add_parser("convert", help="write a scene anew", formatter_class=formatter)
+    command.add_argument("src", metavar="SRC", help="a folder of views, one picture of all views, or an .npy light field")
+    command.add_argument("dst", metavar="DST", help="the .npy file, or the data directory, to write")
+    command.add_argument("--to", default=None, choices=("npy", "note", "hci"), help="one .npy of the views, the note's layout, or HCI's; npy where DST ends in .npy")
+    add_picture_arguments(command)
 
     command = commands.add_parser("synth", help="write procedural two-layer scenes", formatter_class=formatter)
     command.add_argument("--out", required=True, metavar="DIR", help="data directory")

@@ -1,14 +1,18 @@
 """Light fields on disk and in memory: one type, one reader, checked at the door."""
 
 import math
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import imageio.v3 as iio
 import numpy as np
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+from lfkit.files import IMAGE_SUFFIXES, as_byte, as_float, existing, read_array, read_image, read_pfm, write_pfm
+from lfkit.formats import read_folder, read_picture
+
+__all__ = ["IMAGE_SUFFIXES", "RANGE_SLACK", "SCENE_LISTS", "Scene", "as_byte", "as_float", "check_image", "check_views", "find_scenes", "is_scene", "load_scene",
+           "read_array", "read_image", "read_pfm", "read_scene_list", "save_scene", "training_scenes", "write_pfm", "write_synthetic"]
+
 RANGE_SLACK = 1e-3  # an interpolated float view may leave [0, 1] by rounding, not by more
 NOTE_PARTS = {"bg_disp": "bgDisparity", "fg_disp": "fgDisparity", "mask": "mask", "gt_data": "gt"}
 SCENE_LISTS = ("testing_images.txt", "debug_testing_images.txt")
@@ -77,16 +81,6 @@ class Scene:
         return Scene(self.name, self.lf[chosen, chosen], self.bg_disp, self.fg_disp, self.mask, self.gt_data)
 
 
-def as_float(image: np.ndarray) -> np.ndarray:
-    """An image or light field as float32 in [0, 1]; uint8 is divided by 255."""
-    return np.asarray(image, np.float32) / np.float32(255) if image.dtype == np.uint8 else np.asarray(image, np.float32)
-
-
-def as_byte(image: np.ndarray) -> np.ndarray:
-    """An image or light field as uint8; floats in [0, 1] are rounded."""
-    return np.asarray(image) if image.dtype == np.uint8 else (np.clip(image, 0, 1) * 255).round().astype(np.uint8)
-
-
 def check_image(image: np.ndarray, where: str) -> None:
     """ValueError unless the array is uint8, or floats in [0, 1] without a NaN; it is read slab by slab."""
     if image.dtype == np.uint8:
@@ -124,137 +118,7 @@ def _checked_map(disp: np.ndarray | None, size: tuple, where: str) -> np.ndarray
     return disp
 
 
-# single files
-
-def read_pfm(path: str | Path) -> np.ndarray:
-    """A PFM map, 'h w' float32, row 0 at the top (the file stores rows bottom to top).
-
-    Raises:
-        FileNotFoundError: when there is no such file.
-        ValueError: when it is no single-channel PFM, or is cut short.
-        Source: http://netpbm.sourceforge.net/doc/pfm.html
-    """
-    data = _existing(Path(path)).read_bytes()
-    header = re.match(rb"Pf\s+(\d+)\s+(\d+)\s+(-?[\d.eE+-]+)\s", data)
-    if not header:
-        raise ValueError(f"{path}: not a single-channel PFM (it must begin with 'Pf', width, height and scale)")
-    width, height, scale = int(header[1]), int(header[2]), float(header[3])
-    body = data[header.end():]
-    if len(body) < 4 * width * height:
-        raise ValueError(f"{path}: cut short, {len(body)} bytes of pixels where {width} x {height} need {4 * width * height}; copy it again")
-    rows = np.frombuffer(body, "<f4" if scale < 0 else ">f4", width * height).reshape(height, width)
-    return rows[::-1].astype(np.float32)
-
-
-def write_pfm(path: str | Path, disp: np.ndarray) -> None:
-    """Writes an 'h w' map as little-endian PFM, rows bottom to top."""
-    if disp.ndim != 2:
-        raise ValueError(f"{path}: a PFM map is 'h w', got shape {disp.shape}")
-    header = f"Pf\n{disp.shape[1]} {disp.shape[0]}\n-1.0\n".encode()
-    Path(path).write_bytes(header + disp[::-1].astype("<f4").tobytes())
-
-
-def _existing(path: Path) -> Path:
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file or directory")
-    return path
-
-
-def read_array(path: Path, mmap: bool = True) -> np.ndarray:
-    """An .npy array of numbers, memory-mapped; ValueError when it is cut short or holds objects."""
-    try:
-        return np.load(_existing(path), mmap_mode="r" if mmap else None, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"{path}: not a readable .npy array ({error}); save it again with numpy.save") from error
-
-
-def read_image(path: Path) -> np.ndarray:
-    """An 8-bit or 16-bit picture as uint8 'h w c', grey repeated and alpha dropped; ValueError when it is cut short."""
-    try:
-        image = iio.imread(_existing(path))
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # every image plugin raises its own kind for a damaged file
-        raise ValueError(f"{path}: not a readable picture ({error}); copy it again") from error
-    if image.dtype == np.uint16:
-        image = (image // 257).astype(np.uint8)
-    if image.dtype != np.uint8:
-        raise ValueError(f"{path}: pixels are {image.dtype}, expected 8 or 16 bits a channel")
-    if image.ndim == 2:
-        image = np.repeat(image[..., None], 3, axis=2)
-    return np.repeat(image[..., :1], 3, axis=2) if image.shape[2] < 3 else image[..., :3]
-
-
 # scenes
-
-def _read_view_files(files: list[Path]) -> np.ndarray:
-    """Views in row-major order as uint8 'u v h w c'."""
-    side = math.isqrt(len(files))
-    first = read_image(files[0])
-    out = np.empty((side, side, *first.shape), np.uint8)
-    for n, file in enumerate(files):
-        image = first if n == 0 else read_image(file)
-        if image.shape != first.shape:
-            raise ValueError(f"{file}: {image.shape[0]} x {image.shape[1]} pixels, but {files[0].name} has "
-                             f"{first.shape[0]} x {first.shape[1]}; all views must be of one size")
-        out[divmod(n, side)] = image
-    return out
-
-
-def _view_files(folder: Path) -> list[Path]:
-    """The views of a folder in row-major order: input_Cam*.png where there are any, else all pictures by number."""
-    files = sorted(folder.glob("input_Cam*.png"))
-    if not files:
-        truth = re.compile(r"(mask|clean_|gt_|center|centre|objectids|disp|depth)", re.I)
-        files = [f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and not truth.match(f.name)]
-    if not files:
-        raise FileNotFoundError(f"{folder}: no views in it; a scene is a folder of pictures (input_Cam000.png ...) or an .npy file")
-    numbers = [[int(n) for n in re.findall(r"\d+", f.stem)] for f in files]
-    if all(numbers) and len({len(n) for n in numbers}) == 1:
-        files = [f for _, f in sorted(zip(numbers, files))]
-    _check_count(folder, files, sorted(n[-1] for n in numbers) if all(len(n) == 1 for n in numbers) else None)
-    return files
-
-
-def _check_count(folder: Path, files: list[Path], numbers: list[int] | None) -> None:
-    """ValueError unless the files make an odd square grid; names the missing numbers where the names are numbered."""
-    side = math.isqrt(len(files))
-    if side**2 == len(files) and side % 2 == 1 and (numbers is None or numbers[-1] - numbers[0] + 1 == len(numbers)):
-        return
-    wanted = math.ceil(math.sqrt(len(files)))
-    wanted += 1 - wanted % 2
-    message = f"{folder}: {len(files)} views; a scene has 9, 25, 49, 81 ... of them"
-    if numbers:
-        first = min(numbers[0], 1) if numbers[0] <= 1 and 0 not in numbers and wanted**2 in numbers else 0
-        missing = sorted(set(range(first, first + wanted**2)) - set(numbers))
-        width = len(re.findall(r"\d+", files[0].stem)[-1])
-        named = [re.sub(r"\d+(?=\D*$)", str(k).zfill(width), files[0].stem) + files[0].suffix for k in missing[:5]]
-        message += f"; missing for {wanted} x {wanted}: {', '.join(named)}" + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-    raise ValueError(message)
-
-
-def _optional(folder: Path, *names: str) -> np.ndarray | None:
-    """The first of the named files that is there, read by its kind."""
-    for name in names:
-        path = folder / name
-        if path.exists():
-            return read_pfm(path) if path.suffix == ".pfm" else read_image(path) if path.suffix == ".png" else np.array(read_array(path))
-    return None
-
-
-def _load_folder(folder: Path) -> Scene:
-    """An HCI folder, or any folder of views, with whatever truth lies beside the views.
-
-    Source: 4D Light Field Benchmark, https://lightfield-analysis.uni-konstanz.de
-    """
-    files = _view_files(folder)
-    lf = _read_view_files(files)
-    mask = _optional(folder, "mask.png")
-    middle = f"clean_Cam{lf.shape[0] ** 2 // 2:03d}.png"
-    bg_disp = _optional(folder, "bg_disp.npy", "gt_disp_lowres.pfm")
-    fg_disp = _optional(folder, "fg_disp.npy", "fg_disp_lowres.pfm")
-    return Scene(folder.resolve().name, lf, bg_disp, fg_disp, None if mask is None else mask[..., 0], _optional(folder, middle))
-
 
 def _load_npy(path: Path) -> Scene:
     """An .npy light field, memory-mapped; in the note's layout with the maps of its sister folders."""
@@ -267,12 +131,15 @@ def _load_npy(path: Path) -> Scene:
     return Scene(path.stem, lf, **parts)
 
 
-def load_scene(path: str | Path) -> Scene:
+def load_scene(path: str | Path, layout: str | None = None, views_num: int | None = None) -> Scene:
     """Reads a scene from wherever it lies.
 
     Args:
-        path: an HCI folder or another folder of views (row-major), or an .npy file 'u v h w c' (uint8, or floats in [0, 1]); one in a
-            folder named LFs brings the maps of bgDisparity, fgDisparity, mask and gt beside it.
+        path: an .npy file 'u v h w c' (uint8, or floats in [0, 1]), one in a folder named LFs brings the maps of bgDisparity, fgDisparity, mask
+            and gt beside it; a folder of views (HCI's, INRIA's, any in row-major order, see `lfkit.formats.read_folder`); or one picture that
+            holds all views (`lfkit.formats.read_picture`).
+        layout: of one picture: "grid" or "lenslet"; None finds it. Other scenes do not ask for it.
+        views_num: of one picture: views a side; None finds it.
 
     Returns:
         A checked `Scene`; .npy views stay memory-mapped.
@@ -281,26 +148,37 @@ def load_scene(path: str | Path) -> Scene:
         FileNotFoundError: when nothing is there, or no view in it.
         ValueError: when something in it is damaged, missing or of the wrong shape, size, type or range; the sentence names the file.
     """
-    path = _existing(Path(path))
+    path = existing(Path(path))
     if path.is_dir():
-        return _load_folder(path)
+        return Scene(path.resolve().name, **read_folder(path))
     if path.suffix == ".npy":
         return _load_npy(path)
-    raise ValueError(f"{path}: not a scene; pass a folder of views or an .npy file")
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return Scene(path.stem, read_picture(path, layout, views_num))
+    raise ValueError(f"{path}: not a scene; pass a folder of views, one picture of all views, or an .npy file")
 
 
 def save_scene(scene: Scene, root: str | Path, layout: str = "note") -> Path:
-    """Writes a scene in the note's layout (root/LFs/<name>.npy ...) or as an HCI folder (root/<name>/input_Cam000.png ...).
+    """Writes a scene in the note's layout (root/LFs/<name>.npy ...), as an HCI folder (root/<name>/input_Cam000.png ...), or as one .npy file.
 
     Args:
         scene: what is written; views as uint8.
-        root: data directory; made if missing.
-        layout: "note" or "hci".
+        root: data directory, made if missing; for "npy" the file, which holds the views alone.
+        layout: "note", "hci" or "npy".
 
     Returns:
         The path that `load_scene` reads.
     """
     root = Path(root)
+    if layout == "npy":
+        root.parent.mkdir(parents=True, exist_ok=True)
+        part = root.with_name(f"{root.name}.part")  # replaced when whole, so that a scene may be written over the file that it is mapped from
+        out = np.lib.format.open_memmap(part, "w+", np.uint8, scene.lf.shape)
+        for u in range(scene.views_num):
+            out[u] = as_byte(scene.lf[u])
+        out.flush()
+        part.replace(root)
+        return root
     if layout == "note":
         parts = {"LFs": as_byte(scene.lf)}
         for part, folder in NOTE_PARTS.items():
@@ -312,7 +190,7 @@ def save_scene(scene: Scene, root: str | Path, layout: str = "note") -> Path:
                 np.save(root / folder / f"{scene.name}.npy", value)
         return root / "LFs" / f"{scene.name}.npy"
     if layout != "hci":
-        raise ValueError(f"layout must be 'note' or 'hci': got {layout!r}")
+        raise ValueError(f"layout must be 'note', 'hci' or 'npy': got {layout!r}")
     folder = root / scene.name
     folder.mkdir(parents=True, exist_ok=True)
     for n in range(scene.views_num**2):
@@ -332,10 +210,10 @@ def save_scene(scene: Scene, root: str | Path, layout: str = "note") -> Path:
 # data directories
 
 def is_scene(path: Path) -> bool:
-    """Whether a path looks like one scene: an .npy file, or a folder with pictures in it."""
+    """Whether a path looks like one scene: an .npy file, a picture, or a folder with pictures in it."""
     if path.is_dir():
         return any(f.suffix.lower() in IMAGE_SUFFIXES for f in path.iterdir())
-    return path.suffix == ".npy" and path.exists()
+    return path.suffix.lower() in (".npy", *IMAGE_SUFFIXES) and path.exists()
 
 
 def find_scenes(data_dir: str | Path) -> dict[str, Path]:

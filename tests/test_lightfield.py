@@ -185,7 +185,7 @@ def test_truth_with_nan(note):
 
 
 def test_unknown_layout(small, tmp_path):
-    with pytest.raises(ValueError, match="layout must be 'note' or 'hci'"):
+    with pytest.raises(ValueError, match="layout must be 'note', 'hci' or 'npy'"):
         lfkit.save_scene(small, tmp_path, "other")
 
 

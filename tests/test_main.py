@@ -3,8 +3,10 @@ import os
 import subprocess
 import sys
 
+import imageio.v3 as iio
 import numpy as np
 import pytest
+from einops import rearrange
 
 import lfkit
 from conftest import real
@@ -72,6 +74,12 @@ def test_a_data_directory_stands_for_its_testing_list(trained, capsys):
     (["train", "--max_disp", "4", "--step", "3"], "must be a whole multiple of step"),
     (["train", "--model_save_dir", "none.pkl", "--device", "cpu"], "no checkpoint at none.pkl"),
     (["synth", "--out", "x", "--size", "3"], "must be a whole number from 16"),
+    (["convert", "nowhere", "x.npy"], "nowhere: no such file or directory"),
+    (["convert", "nowhere", "x"], "x: does not end in .npy; say --to note or --to hci for a data directory, or name an .npy file"),
+    (["convert", "nowhere", "x.npy", "--to", "hci"], "x.npy: --to hci writes into a data directory, not an .npy file; name another DST"),
+    (["convert", "nowhere", "x", "--to", "npy"], "x: --to npy writes a file that ends in .npy; name another DST"),
+    (["convert", "nowhere", "x.npy", "--layout", "mosaic"], "invalid choice: 'mosaic'"),
+    (["predict", "nowhere", "--out", "x", "--picture_views", "2"], "must be a whole number from 3"),
     (["fly"], "invalid choice"),
     ([], "required"),
 ])
@@ -83,7 +91,7 @@ def test_a_users_mistake_is_one_sentence_and_status_2(argv, sentence, tmp_path, 
 
 
 def test_module_runs_and_help_exits_0():
-    for command in ("train", "validate", "predict", "synth"):
+    for command in ("train", "validate", "predict", "convert", "synth"):
         assert subprocess.run([sys.executable, "-m", "lfkit", command, "--help"], capture_output=True, check=False).returncode == 0
     assert subprocess.run([sys.executable, "-m", "lfkit", "predict"], capture_output=True, check=False).returncode == 2
 
@@ -115,3 +123,61 @@ def test_training_survives_a_dead_dashboard(trained, tmp_path):
     assert main(["train", *flags]) == 0
     recording = next((tmp_path / "log").glob("*/visdom.log"))
     assert os.path.getsize(recording) > 0
+
+
+@pytest.fixture(scope="module")
+def two_layers(tmp_path_factory):
+    """A two-layer scene as an HCI folder."""
+    return lfkit.save_scene(lfkit.synthesize(0, size=32, views_num=3, occluded=True), tmp_path_factory.mktemp("convert"), "hci")
+
+
+@pytest.mark.parametrize("flags", [[], ["--to", "npy"]])
+def test_convert_to_one_file_drops_the_truth_and_says_so(two_layers, tmp_path, capsys, flags):
+    dst = tmp_path / "new" / "fence.npy"
+    assert main(["convert", str(two_layers), str(dst), *flags]) == 0
+    scene = lfkit.load_scene(dst)
+    assert isinstance(scene.lf, np.memmap) and scene.lf.dtype == np.uint8 and np.array_equal(scene.lf, lfkit.load_scene(two_layers).lf)
+    assert "3 x 3 views of 32 x 32 pixels, without its bg_disp, fg_disp, mask, gt_data, which --to note or hci would keep" in capsys.readouterr().out
+    assert [p.name for p in dst.parent.iterdir()] == ["fence.npy"]
+
+
+@pytest.mark.parametrize("to, where", [("note", "LFs/{}.npy"), ("hci", "{}")])
+def test_convert_keeps_the_truth(two_layers, tmp_path, capsys, to, where):
+    assert main(["convert", str(two_layers), str(tmp_path), "--to", to]) == 0
+    assert "with bg_disp, fg_disp, mask, gt_data" in capsys.readouterr().out
+    back, scene = lfkit.load_scene(tmp_path / where.format(two_layers.name)), lfkit.load_scene(two_layers)
+    for part in ("lf", "bg_disp", "fg_disp", "mask", "gt_data"):
+        assert np.array_equal(getattr(back, part), getattr(scene, part)), part
+
+
+def test_convert_reads_a_picture_as_it_is_told(tmp_path, capsys):
+    lf = lfkit.synthesize(1, size=32, views_num=3).lf
+    iio.imwrite(tmp_path / "all.png", rearrange(lf, "u v h w c -> (h u) (w v) c"))
+    assert main(["convert", str(tmp_path / "all.png"), str(tmp_path / "a.npy"), "--layout", "lenslet", "--picture_views", "3"]) == 0
+    assert np.array_equal(np.load(tmp_path / "a.npy"), lf) and "without truth" in capsys.readouterr().out
+    assert main(["convert", str(tmp_path / "all.png"), str(tmp_path / "b.npy"), "--layout", "grid", "--picture_views", "3"]) == 0
+    assert not np.array_equal(np.load(tmp_path / "b.npy"), lf)
+
+
+def test_predict_and_validate_take_a_picture(trained, tmp_path, capsys):
+    lf = lfkit.synthesize(1, size=32, views_num=3).lf
+    iio.imwrite(tmp_path / "all.png", rearrange(lf, "u v h w c -> (h u) (w v) c"))
+    told = ["--layout", "lenslet", "--picture_views", "3", "--weights", str(trained[2]), "--device", "cpu"]
+    assert main(["predict", str(tmp_path / "all.png"), "--out", str(tmp_path / "out"), *told]) == 0
+    assert np.array_equal(iio.imread(tmp_path / "out" / "all_centre.png"), lf[1, 1])
+    assert main(["validate", str(tmp_path / "all.png"), *told]) == 2
+    assert "all.png: has no true disparity" in capsys.readouterr().err
+
+
+def test_convert_does_not_write_over_what_it_reads(two_layers, tmp_path, capsys):
+    assert main(["convert", str(two_layers), str(tmp_path), "--to", "note"]) == 0
+    npy = tmp_path / "LFs" / f"{two_layers.name}.npy"
+    for argv in ([two_layers, two_layers.parent, "--to", "hci"], [npy, tmp_path, "--to", "note"], [npy, npy]):
+        assert main(["convert", *map(str, argv)]) == 2
+        assert "is the scene that is read; name another DST" in capsys.readouterr().err
+
+
+def test_one_file_may_be_written_over_the_views_it_is_mapped_from(tmp_path):
+    np.save(tmp_path / "a.npy", np.full((3, 3, 4, 5, 3), 0.2, np.float32))
+    assert lfkit.save_scene(lfkit.load_scene(tmp_path / "a.npy"), tmp_path / "a.npy", "npy") == tmp_path / "a.npy"
+    assert (np.load(tmp_path / "a.npy") == 51).all()

@@ -1,0 +1,80 @@
+"""Single files: pictures, PFM maps and .npy arrays, each checked as it is read."""
+
+import re
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+
+
+def as_float(image: np.ndarray) -> np.ndarray:
+    """An image or light field as float32 in [0, 1]; uint8 is divided by 255."""
+    if image.dtype != np.uint8:
+        return np.asarray(image, np.float32)
+    return np.divide(np.ascontiguousarray(image), np.float32(255), dtype=np.float32)  # one pass over bytes that lie together
+
+
+def as_byte(image: np.ndarray) -> np.ndarray:
+    """An image or light field as uint8; floats in [0, 1] are rounded."""
+    return np.asarray(image) if image.dtype == np.uint8 else (np.clip(image, 0, 1) * 255).round().astype(np.uint8)
+
+
+def read_pfm(path: str | Path) -> np.ndarray:
+    """A PFM map, 'h w' float32, row 0 at the top (the file stores rows bottom to top).
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: when it is no single-channel PFM, or is cut short.
+        Source: http://netpbm.sourceforge.net/doc/pfm.html
+    """
+    data = existing(Path(path)).read_bytes()
+    header = re.match(rb"Pf\s+(\d+)\s+(\d+)\s+(-?[\d.eE+-]+)\s", data)
+    if not header:
+        raise ValueError(f"{path}: not a single-channel PFM (it must begin with 'Pf', width, height and scale)")
+    width, height, scale = int(header[1]), int(header[2]), float(header[3])
+    body = data[header.end():]
+    if len(body) < 4 * width * height:
+        raise ValueError(f"{path}: cut short, {len(body)} bytes of pixels where {width} x {height} need {4 * width * height}; copy it again")
+    rows = np.frombuffer(body, "<f4" if scale < 0 else ">f4", width * height).reshape(height, width)
+    return rows[::-1].astype(np.float32)
+
+
+def write_pfm(path: str | Path, disp: np.ndarray) -> None:
+    """Writes an 'h w' map as little-endian PFM, rows bottom to top."""
+    if disp.ndim != 2:
+        raise ValueError(f"{path}: a PFM map is 'h w', got shape {disp.shape}")
+    header = f"Pf\n{disp.shape[1]} {disp.shape[0]}\n-1.0\n".encode()
+    Path(path).write_bytes(header + disp[::-1].astype("<f4").tobytes())
+
+
+def existing(path: Path) -> Path:
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file or directory")
+    return path
+
+
+def read_array(path: Path, mmap: bool = True) -> np.ndarray:
+    """An .npy array of numbers, memory-mapped; ValueError when it is cut short or holds objects."""
+    try:
+        return np.load(existing(path), mmap_mode="r" if mmap else None, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(f"{path}: not a readable .npy array ({error}); save it again with numpy.save") from error
+
+
+def read_image(path: Path) -> np.ndarray:
+    """An 8-bit or 16-bit picture as uint8 'h w c', grey repeated and alpha dropped; ValueError when it is cut short."""
+    try:
+        image = iio.imread(existing(path))
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # every image plugin raises its own kind for a damaged file
+        raise ValueError(f"{path}: not a readable picture ({error}); copy it again") from error
+    if image.dtype == np.uint16:
+        image = (image // 257).astype(np.uint8)
+    if image.dtype != np.uint8:
+        raise ValueError(f"{path}: pixels are {image.dtype}, expected 8 or 16 bits a channel")
+    if image.ndim == 2:
+        image = np.repeat(image[..., None], 3, axis=2)
+    return np.repeat(image[..., :1], 3, axis=2) if image.shape[2] < 3 else image[..., :3]

@@ -1,0 +1,270 @@
+"""Samples are made here from the published descriptions: HCI's toolkit, INRIA's names, Stanford's eslf (pixel [14 y + u, 14 x + v] is view u, v)."""
+
+import struct
+import zlib
+from functools import lru_cache
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+from einops import rearrange
+
+import lfkit
+from conftest import real
+from lfkit.files import write_pfm
+from lfkit.formats import depth_to_disp, read_camera, roughness, seams, unfold
+
+# of HCI's scene dino, on views of 48 x 32
+CAMERA = """[intrinsics]
+focal_length_mm = 100.0
+image_resolution_x_px = 48
+image_resolution_y_px = 32
+sensor_size_mm = 35.0
+fstop = 300.0
+
+[extrinsics]
+num_cams_x = 3
+num_cams_y = 3
+baseline_mm = 60.0
+focus_distance_m = 6.9
+
+[meta]
+scene = dino
+authors = 100% someone
+"""
+MOSAIC = {"grid": "u v h w c -> (u h) (v w) c", "lenslet": "u v h w c -> (h u) (w v) c"}
+
+
+@lru_cache
+def views_of(seed, views_num, size=64):
+    return lfkit.synthesize(seed, size=size, views_num=views_num).lf
+
+
+def picture(path, lf, layout):
+    iio.imwrite(path, rearrange(lf, MOSAIC[layout]))
+    return path
+
+
+def write_views(folder, name, side=3, size=(32, 48), skip=()):
+    """Views whose grey level is ten times their number in row-major order."""
+    folder.mkdir(exist_ok=True)
+    for n in range(side**2):
+        if n not in skip:
+            iio.imwrite(folder / name.format(n=n, row=n // side + 1, column=n % side + 1), np.full((*size, 3), 10 * n % 256, np.uint8))
+    return folder
+
+
+def broken(sentence, path, *told, kind=ValueError):
+    with pytest.raises(kind, match=sentence) as caught:
+        lfkit.load_scene(path, *told)
+    assert len(str(caught.value).splitlines()) == 1 and str(path) in str(caught.value)
+
+
+@pytest.fixture
+def hci(tmp_path):
+    """An HCI folder with a camera and a depth map, but no disparity."""
+    folder = write_views(tmp_path / "dino", "input_Cam{n:03d}.png")
+    (folder / "parameters.cfg").write_text(CAMERA)
+    depth = np.full((32, 48), 6.9, np.float32)
+    depth[0, 0], depth[31, 47] = 3.0, 12.0
+    write_pfm(folder / "gt_depth_lowres.pfm", depth)
+    return folder
+
+
+# HCI's camera
+
+def test_depth_becomes_disparity_by_the_camera(hci):
+    """b f W / (1000 s) = 60 * 100 * 48 / 35000 = 8.228571 pixel metres; over 3 m less over 6.9 m, and over 12 m less over 6.9 m."""
+    disp = lfkit.load_scene(hci).bg_disp
+    assert disp[0, 0] == pytest.approx(2.742857 - 1.192547, abs=1e-5) and disp[31, 47] == pytest.approx(0.685714 - 1.192547, abs=1e-5)
+    assert disp[5, 5] == pytest.approx(0, abs=1e-6) and disp.dtype == np.float32
+
+
+def test_depth_of_the_published_range(hci):
+    """dino's own camera (512 pixels) and the ends of its disp_min and disp_max, -1.9 and 1.9, which the toolkit gives for 5.70 m and 8.74 m."""
+    camera = read_camera(hci / "parameters.cfg")
+    camera["intrinsics"] |= {"image_resolution_x_px": 512.0, "image_resolution_y_px": 512.0}
+    assert depth_to_disp(np.float32([6.0036, 8.1112]), camera) == pytest.approx([1.9, -1.9], abs=1e-3)
+
+
+def test_the_disparity_map_wins_over_depth(hci):
+    write_pfm(hci / "gt_disp_lowres.pfm", np.full((32, 48), 0.25, np.float32))
+    write_pfm(hci / "gt_disp_highres.pfm", np.zeros((320, 480), np.float32))
+    assert (lfkit.load_scene(hci).bg_disp == 0.25).all()
+
+
+@pytest.mark.parametrize("old, new, sentence", [
+    (CAMERA, "f = 3", r"parameters\.cfg: unknown camera file .*expected HCI's, with \[intrinsics\] and \[extrinsics\]; correct or remove it"),
+    ("[extrinsics]", "[camera]", r"parameters\.cfg: unknown camera file, \[extrinsics\] num_cams_x is missing"),
+    ("focal_length_mm = 100.0", "focal_length_mm = long", r"parameters\.cfg: unknown camera file, \[intrinsics\] focal_length_mm is long"),
+    ("focal_length_mm = 100.0", "focal_length_mm = 10%", r"parameters\.cfg: unknown camera file, \[intrinsics\] focal_length_mm is 10%"),
+    ("focus_distance_m = 6.9", "focus_distance_m = 0", r"parameters\.cfg: \[extrinsics\] focus_distance_m is 0, expected a number above 0"),
+    ("_x_px = 48", "_x_px = 96", r"parameters\.cfg: the camera has 32 x 96 pixels, the views 32 x 48"),
+])
+def test_a_camera_that_is_not_hcis(hci, old, new, sentence):
+    (hci / "parameters.cfg").write_text(CAMERA.replace(old, new))
+    broken(sentence, hci)
+
+
+def test_a_camera_of_other_bytes(hci):
+    (hci / "parameters.cfg").write_bytes(b"\xff\xfe\x00")
+    broken(r"parameters\.cfg: unknown camera file", hci)
+
+
+def test_depth_without_a_camera(hci):
+    (hci / "parameters.cfg").unlink()
+    broken(r"gt_depth_lowres\.pfm: depth becomes disparity by the camera in parameters\.cfg, which is not beside it", hci)
+
+
+def test_depth_below_zero(hci):
+    write_pfm(hci / "gt_depth_lowres.pfm", np.zeros((32, 48), np.float32))
+    broken(r"gt_depth_lowres\.pfm: 1536 depths are not above 0 m", hci)
+
+
+def test_the_camera_tells_how_many_views_there_should_be(hci):
+    (hci / "parameters.cfg").write_text(CAMERA.replace("num_cams_x = 3\nnum_cams_y = 3", "num_cams_x = 5\nnum_cams_y = 5"))
+    broken(r"9 views; .*missing for 5 x 5: input_Cam009\.png, .*input_Cam013\.png and 11 more", hci)
+
+
+# INRIA, and row and column in the name
+
+@pytest.mark.parametrize("where", ["disparity_2_2.npy", "maps/disp_2_2.npy"])
+def test_inria(tmp_path, where):
+    folder = write_views(tmp_path / "Bikes_2", "lf_{row}_{column}.png")
+    (folder / "maps").mkdir()
+    for row, column in ((1, 1), (1, 2), (2, 1), (2, 2), (3, 3)):
+        np.save(folder / where.replace("2_2", f"{row}_{column}"), np.full((32, 48), row + column / 10 - 4))
+    scene = lfkit.load_scene(folder)
+    assert scene.lf[:, :, 0, 0, 0].tolist() == [[0, 10, 20], [30, 40, 50], [60, 70, 80]]
+    assert scene.bg_disp == pytest.approx(np.full((32, 48), -1.8)) and scene.fg_disp is None and scene.name == "Bikes_2"
+
+
+def test_two_maps_of_the_centre_view(tmp_path):
+    folder = write_views(tmp_path / "Bikes", "lf_{row}_{column}.png")
+    for name in ("disparity_2_2.npy", "disp_2_2.npy"):
+        np.save(folder / name, np.zeros((32, 48)))
+    broken(r"2 disparity maps of the centre view lf_2_2\.png, .*leave one", folder)
+
+
+@pytest.mark.parametrize("skip, names", [((4,), r"s1_2_2\.png$"), ((6, 7, 8), r"s1_3_1\.png, s1_3_2\.png, s1_3_3\.png$"), ((2, 5), r"s1_1_3\.png, s1_2_3\.png$")])
+def test_missing_rows_and_columns_are_named(tmp_path, skip, names):
+    broken(r"views; .*missing for 3 x 3: " + names, write_views(tmp_path / "s", "s1_{row}_{column}.png", skip=skip))
+
+
+def test_numbers_that_all_names_share_do_not_count(tmp_path):
+    scene = lfkit.load_scene(write_views(tmp_path / "s", "run7_{n}_9x9.png"))
+    assert scene.lf[:, 0, 0, 0, 0].tolist() == [0, 30, 60]
+
+
+def test_further_numbers_in_a_name_do_not_count(tmp_path):
+    """Stanford's gantry writes the camera's position behind row and column."""
+    folder = write_views(tmp_path / "gantry", "out_{row:02d}_{column:02d}.png")
+    for n, file in enumerate(sorted(folder.iterdir())):
+        file.rename(folder / f"{file.stem}_-{381.9 - n}_{1103.37 + n}_.png")
+    assert lfkit.load_scene(folder).lf[:, :, 0, 0, 0].tolist() == [[0, 10, 20], [30, 40, 50], [60, 70, 80]]
+
+
+def test_an_index_with_another_number_behind_it(tmp_path):
+    folder = write_views(tmp_path / "s", "v{n}.png")
+    for n in range(9):
+        (folder / f"v{n}.png").rename(folder / f"v{n}_{(7 * n) % 10}.png")
+    assert lfkit.load_scene(folder).lf[:, :, 0, 0, 0].tolist() == [[0, 10, 20], [30, 40, 50], [60, 70, 80]]
+
+
+def test_an_even_grid_of_rows_and_columns(tmp_path):
+    broken(r"4 views; .*missing for 3 x 3: v_1_3\.png, v_2_3\.png, v_3_1\.png, v_3_2\.png, v_3_3\.png$", write_views(tmp_path / "s", "v_{row}_{column}.png", side=2))
+
+
+# one picture of all views
+
+@pytest.mark.parametrize("layout", ["grid", "lenslet"])
+@pytest.mark.parametrize("views_num", [3, 5, 9])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_pictures_layout_and_views_are_found(tmp_path, layout, views_num, seed):
+    lf = views_of(seed, views_num)
+    scene = lfkit.load_scene(picture(tmp_path / "all.png", lf, layout))
+    assert np.array_equal(scene.lf, lf) and scene.name == "all" and scene.lf.flags["C_CONTIGUOUS"]
+
+
+@pytest.mark.parametrize("layout", ["grid", "lenslet"])
+@pytest.mark.parametrize("name", ["hci/antinous", "rendered/outdoor_tree", "rendered/room_fence", "lytro/2067"])
+def test_the_layout_of_real_scenes_is_found(tmp_path, layout, name):
+    lf = lfkit.load_scene(real(name)).lf
+    assert np.array_equal(lfkit.load_scene(picture(tmp_path / "all.png", lf, layout)).lf, lf)
+
+
+def test_what_is_told_is_believed(tmp_path):
+    lf = views_of(0, 9)
+    path = picture(tmp_path / "all.png", lf, "grid")
+    assert np.array_equal(lfkit.load_scene(path, "lenslet", 9).lf[4, 4], rearrange(lf, MOSAIC["grid"])[4::9, 4::9])
+    assert np.array_equal(lfkit.load_scene(path, "grid", 3).lf, rearrange(lf, "(a u) (b v) h w c -> a b (u h) (v w) c", a=3, b=3))
+    assert np.array_equal(lfkit.load_scene(path, "grid").lf, lf) and np.array_equal(lfkit.load_scene(path, views_num=9).lf, lf)
+
+
+@pytest.fixture(scope="module")
+def lytro():
+    """14 x 14 views whose outer ones darken, black in the corners, as behind round lenslets."""
+    lit = views_of(5, 15, size=48)[:14, :14]
+    off = np.abs(np.arange(14) - 6.5)
+    lamp = np.clip((7.5 - np.hypot(off[:, None], off)) / 2, 0, 1)   # full to a radius of 5.5 views, black from 7.5
+    return (lit * lamp[..., None, None, None]).astype(np.uint8)
+
+
+@pytest.mark.parametrize("name, layout", [("flowers_7_eslf.png", "lenslet"), ("all.png", "lenslet"), ("all.png", "grid")])
+def test_of_14_views_the_middle_9_are_taken(tmp_path, name, layout, lytro):
+    scene = lfkit.load_scene(picture(tmp_path / name, lytro, layout))
+    assert scene.lf.shape == (9, 9, 48, 48, 3) and np.array_equal(scene.lf, lytro[2:11, 2:11])
+
+
+def test_16_bits_a_channel(tmp_path, lytro):
+    """Stanford's eslf have 16 bits; no writer at hand writes those in colour, so the PNG is put together here."""
+    image = rearrange(lytro, MOSAIC["lenslet"]).astype(">u2") * 256 + 77
+    header = struct.pack(">IIBBBBB", image.shape[1], image.shape[0], 16, 2, 0, 0, 0)
+    rows = zlib.compress(b"".join(b"\0" + row.astype(">u2").tobytes() for row in image))
+    chunks = [struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in ((b"IHDR", header), (b"IDAT", rows), (b"IEND", b""))]
+    (tmp_path / "flowers_7_eslf.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    assert np.array_equal(lfkit.load_scene(tmp_path / "flowers_7_eslf.png").lf, lytro[2:11, 2:11])
+
+
+def test_pixels_of_an_eslf_go_where_stanford_says(tmp_path):
+    image = np.zeros((14 * 20, 14 * 24, 3), np.uint8)
+    image[14 * 7 + 3, 14 * 11 + 8] = 200
+    iio.imwrite(tmp_path / "x_eslf.png", image)
+    lf = lfkit.load_scene(tmp_path / "x_eslf.png").lf
+    assert np.argwhere(lf[..., 0]).tolist() == [[1, 6, 7, 11]] and lf.shape == (9, 9, 20, 24, 3)
+
+
+def test_of_another_even_number_one_less_is_taken(tmp_path):
+    lf = views_of(0, 9)[:6, :6]
+    assert np.array_equal(lfkit.load_scene(picture(tmp_path / "all.png", lf, "grid"), "grid", 6).lf, lf[:5, :5])
+
+
+def test_seams_and_roughness_by_hand():
+    """3 x 3 views of 2 x 2 pixels, each flat and ten lighter than the one before."""
+    lf = np.repeat(np.arange(9, dtype=np.uint8) * 10, 12).reshape(3, 3, 2, 2, 3)
+    grid, lenslet = (rearrange(lf, MOSAIC[layout]) for layout in ("grid", "lenslet"))
+    assert roughness(grid, "grid", 3) == roughness(lenslet, "lenslet", 3) == 10 + 30 and np.array_equal(unfold(grid, "grid", 3), lf)
+    assert seams(lenslet, "lenslet", 3) == (20 + 60) / (10 + 30)   # 10 and 30 from view to view, 20 and 60 from lenslet to lenslet
+    assert seams(grid, "grid", 3) == (10 + 30) / 1e-6   # no change but at the seams
+
+
+def test_a_picture_that_does_not_divide(tmp_path):
+    iio.imwrite(tmp_path / "all.png", np.zeros((100, 101, 3), np.uint8))
+    broken(r"all\.png: 100 x 101 pixels do not divide into 9 x 9 views; crop it, or tell the views a side \(views_num, --picture_views\)", tmp_path / "all.png", None, 9)
+    broken(r"all\.png: 100 x 101 pixels do not divide into a square grid of 3, 5, 7, 9, .* views a side", tmp_path / "all.png")
+    iio.imwrite(tmp_path / "x_eslf.png", np.zeros((140, 141, 3), np.uint8))
+    broken(r"x_eslf\.png: 140 x 141 pixels do not divide into 14 x 14 views", tmp_path / "x_eslf.png")
+
+
+def test_a_picture_without_views(tmp_path):
+    iio.imwrite(tmp_path / "photo.png", views_of(0, 3, size=90)[1, 1])
+    broken(r"photo\.png: no seams between views are seen at 3, 5 views a side; tell them \(views_num, --picture_views\) and the layout", tmp_path / "photo.png")
+
+
+def test_a_picture_and_wrong_words(tmp_path):
+    path = picture(tmp_path / "all.png", views_of(0, 3), "grid")
+    with pytest.raises(ValueError, match="layout must be 'grid' or 'lenslet': got 'mosaic'"):
+        lfkit.load_scene(path, "mosaic")
+    broken(r"must be at least 3: got 2", path, "grid", 2)
+    path.write_bytes(path.read_bytes()[:500])
+    broken(r"all\.png: not a readable picture", path)
