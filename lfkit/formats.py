@@ -39,8 +39,8 @@ def read_folder(folder: Path) -> dict[str, np.ndarray | None]:
 
     Source: 4D Light Field Benchmark, https://lightfield-analysis.uni-konstanz.de. INRIA's DLFD and SLFD: Shi, Jiang and Guillemot, "A framework for
     learning depth from a flexible subset of dense and sparse light field views", IEEE TIP 28(12), 2019; names (lf_1_1.png ... lf_9_9.png,
-    disparity_5_5.npy; row, then column) as in published code that reads it. Its sign is taken to be HCI's and ours, positive for near:
-    both sets were rendered with HCI's camera model, and that code warps both with the same sign.
+    disparity_5_5.npy; row, then column) as in published code that reads it. Its sign is taken to be HCI's and ours, positive for near,
+    as code that reads both sets warps them alike; no sample was at hand to check it on.
     """
     camera = read_camera(folder / "parameters.cfg")
     files = view_files(folder, camera)

@@ -1,4 +1,4 @@
-"""Samples are made here from the published descriptions: HCI's toolkit, INRIA's names, Stanford's eslf (pixel [14 y + u, 14 x + v] is view u, v)."""
+"""Samples are made here from the published descriptions, as none is at hand: HCI's toolkit, INRIA's names, Stanford's eslf (pixel [14 y + u, 14 x + v] is view u, v)."""
 
 import struct
 import zlib
@@ -81,7 +81,7 @@ def test_depth_becomes_disparity_by_the_camera(hci):
 
 
 def test_depth_of_the_published_range(hci):
-    """dino's own camera (512 pixels) and the ends of its disp_min and disp_max, -1.9 and 1.9, which the toolkit gives for 5.70 m and 8.74 m."""
+    """dino's own camera (512 pixels, 87.771429 pixel metres): its disp_max and disp_min, 1.9 and -1.9, are at 87.771429 / (87.771429 / 6.9 +- 1.9) m."""
     camera = read_camera(hci / "parameters.cfg")
     camera["intrinsics"] |= {"image_resolution_x_px": 512.0, "image_resolution_y_px": 512.0}
     assert depth_to_disp(np.float32([6.0036, 8.1112]), camera) == pytest.approx([1.9, -1.9], abs=1e-3)
@@ -199,6 +199,20 @@ def test_what_is_told_is_believed(tmp_path):
     assert np.array_equal(lfkit.load_scene(path, "lenslet", 9).lf[4, 4], rearrange(lf, MOSAIC["grid"])[4::9, 4::9])
     assert np.array_equal(lfkit.load_scene(path, "grid", 3).lf, rearrange(lf, "(a u) (b v) h w c -> a b (u h) (v w) c", a=3, b=3))
     assert np.array_equal(lfkit.load_scene(path, "grid").lf, lf) and np.array_equal(lfkit.load_scene(path, views_num=9).lf, lf)
+
+
+def test_seams_and_smoothness_count_together(tmp_path):
+    """Seams alone take the first for a grid of 3 x 3; smoothness alone takes the second, views of four times the usual baseline, for lenslets."""
+    lit = views_of(5, 15, size=48)[:14, :14]
+    assert np.array_equal(lfkit.load_scene(picture(tmp_path / "a.png", lit, "lenslet")).lf, lit[2:11, 2:11])
+    wide = views_of(0, 9)[::4, ::4]
+    path = picture(tmp_path / "b.png", wide, "grid")
+    assert roughness(iio.imread(path), "lenslet", 3) < roughness(iio.imread(path), "grid", 3)
+    assert np.array_equal(lfkit.load_scene(path, views_num=3).lf, wide)
+
+
+def test_a_told_layout_alone_is_looked_for(tmp_path):
+    broken("no seams between views are seen", picture(tmp_path / "all.png", views_of(0, 9), "lenslet"), "grid")
 
 
 @pytest.fixture(scope="module")

@@ -162,11 +162,13 @@ def test_convert_reads_a_picture_as_it_is_told(tmp_path, capsys):
 def test_predict_and_validate_take_a_picture(trained, tmp_path, capsys):
     lf = lfkit.synthesize(1, size=32, views_num=3).lf
     iio.imwrite(tmp_path / "all.png", rearrange(lf, "u v h w c -> (h u) (w v) c"))
-    told = ["--layout", "lenslet", "--picture_views", "3", "--weights", str(trained[2]), "--device", "cpu"]
-    assert main(["predict", str(tmp_path / "all.png"), "--out", str(tmp_path / "out"), *told]) == 0
-    assert np.array_equal(iio.imread(tmp_path / "out" / "all_centre.png"), lf[1, 1])
-    assert main(["validate", str(tmp_path / "all.png"), *told]) == 2
-    assert "all.png: has no true disparity" in capsys.readouterr().err
+    common = ["--weights", str(trained[2]), "--device", "cpu"]
+    for layout, centre in (("lenslet", lf[1, 1]), ("grid", iio.imread(tmp_path / "all.png")[32:64, 32:64])):
+        assert main(["predict", str(tmp_path / "all.png"), "--out", str(tmp_path / layout), "--layout", layout, "--picture_views", "3", *common]) == 0
+        assert np.array_equal(iio.imread(tmp_path / layout / "all_centre.png"), centre)
+    for views_num, sentence in (("3", "all.png: has no true disparity"), ("5", "all.png: 96 x 96 pixels do not divide into 5 x 5 views")):
+        assert main(["validate", str(tmp_path / "all.png"), "--layout", "lenslet", "--picture_views", views_num, *common]) == 2
+        assert sentence in capsys.readouterr().err
 
 
 def test_convert_does_not_write_over_what_it_reads(two_layers, tmp_path, capsys):
