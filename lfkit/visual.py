@@ -5,11 +5,14 @@ from pathlib import Path
 import imageio.v3 as iio
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
+from einops import rearrange, reduce
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lfkit.disparity import disparity_levels
 from lfkit.lightfield import as_byte, as_float
+from lfkit.model import ViewSweep
 
 DISP_MAP = "viridis"   # even steps in lightness, readable without colour
 ERROR_MAP = "RdBu_r"   # signed, white at 0
@@ -99,6 +102,39 @@ def plot_views(lf: np.ndarray, row: int | None = None) -> Figure:
     axes[3].set(xlabel="x (px)", ylabel="view column v")
     axes[3].set_title(f"epipolar slice, y = {row} px", fontsize=10)
     return fig
+
+
+def refocus(lf: np.ndarray, disp: float) -> np.ndarray:
+    """The light field focused at one disparity: the mean of its views, shifted so that what lies there coincides.
+
+    Args:
+        lf: 'u v h w c', uint8 or float in [0, 1].
+        disp: in pixels per view step.
+
+    Returns:
+        'h w c' float32 in [0, 1]; each pixel the mean of the views that reach it.
+    """
+    views = rearrange(torch.from_numpy(as_float(lf)), "u v h w c -> 1 (u v) c h w")
+    views = torch.cat([views, torch.ones_like(views[:, :, :1])], 2)
+    shifted = ViewSweep(views, len(lf) // 2 * abs(disp)).at(disp)
+    total = reduce(shifted, "1 (n c) h w -> h w c", "sum", c=4)
+    return (total[..., :3] / total[..., 3:].clamp(min=1e-3)).clamp(0, 1).numpy()
+
+
+def plot_refocus(lf: np.ndarray, disps: list[float]) -> Figure:
+    """The light field focused at several disparities, in pixels per view step."""
+    fig, axes = _panels(len(disps), height=2.4)
+    for ax, disp in zip(axes, disps):
+        _image(ax, refocus(lf, disp), f"focused at {disp:+.1f} px")
+    return fig
+
+
+def slide_refocus(lf: np.ndarray, max_disp: float) -> None:
+    """A slider over the disparity in focus, for a notebook."""
+    from IPython.display import display
+    from ipywidgets import FloatSlider, interact  # a notebook has them; the command line does without
+    slider = FloatSlider(0.0, min=-max_disp, max=max_disp, step=0.1, description="disparity", continuous_update=False)
+    interact(lambda disp: display(plot_refocus(lf, [disp])), disp=slider)
 
 
 def plot_layers(centre: np.ndarray, gt_data: np.ndarray, fg_disp: np.ndarray, bg_disp: np.ndarray) -> Figure:

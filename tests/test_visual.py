@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import lfkit
-from lfkit.visual import LiveCurves, disp_limits, plot_curves, plot_disparity, plot_distribution, plot_layers, plot_views, save_disparity
+from lfkit.visual import LiveCurves, disp_limits, plot_curves, plot_disparity, plot_distribution, plot_layers, plot_refocus, plot_views, refocus, save_disparity
 
 CURVES = {"train_loss": [3.0, 2.0], "train_metric": [1.0, 0.5], "test_metric": [2.0, 2.0]}
 
@@ -75,3 +75,11 @@ def test_limits_are_never_empty(tmp_path):
     assert disp_limits(np.ones((2, 2))) == (0.5, 1.5)
     save_disparity(tmp_path / "d.png", np.ones((4, 5)))
     assert lfkit.lightfield.read_image(tmp_path / "d.png").shape == (4, 5, 3)
+
+
+def test_refocusing_at_its_disparity_gives_a_plane_back_sharp():
+    world = np.random.default_rng(0).random((60, 60, 3), dtype=np.float32)
+    lf = np.stack([np.stack([world[20 - (2 - u) * 2:40 - (2 - u) * 2, 20 - (2 - v) * 2:40 - (2 - v) * 2] for v in range(5)]) for u in range(5)])
+    assert np.allclose(refocus(lf, 2.0), lf[2, 2], atol=1e-5)  # at the sides too: only the views that reach a pixel count
+    assert np.abs(refocus(lf, -2.0) - lf[2, 2]).mean() > 0.1
+    assert np.allclose(images(plot_refocus(lf, [2.0, 0.0]))[1].get_array(), lf.mean((0, 1)), atol=1e-5)
