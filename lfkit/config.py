@@ -71,6 +71,7 @@ def add_training_arguments(parser: ArgumentParser) -> None:
     train.add_argument("--criterion1", default="l1", choices=tuple(CRITERIA), help="loss on the distributions: L1 or cross-entropy")
     for name, what in zip(WEIGHT_NAMES, ("two-peaked distribution", "background's distribution", "background's disparity")):
         train.add_argument(f"--{name}", type=float, default=1.0, help=f"weight of the loss on the {what}")
+    train.add_argument("--hidden_weight", type=float, default=0.0, help="how much of each loss over the hidden pixels alone is added to it")
     train.add_argument("--seed", type=whole(0), default=0, help="seeds initialisation, shuffling, crops and augmentation")
 
     test = parser.add_argument_group("validation")

@@ -101,7 +101,7 @@ def train_epoch(args: Namespace, model: nn.Module, criterion: Callable, criterio
         lf, fg_disp, bg_disp = (part.to(device, non_blocking=True) for part in (lf, fg_disp, bg_disp))
         optimizer.zero_grad()
         outputs = model(rearrange(lf, "b u v h w c -> b (u v) c h w"))
-        loss, parts = training_loss(outputs, fg_disp, bg_disp, criterion, criterion1, weights, args.max_disp, args.step)
+        loss, parts = training_loss(outputs, fg_disp, bg_disp, criterion, criterion1, weights, args.max_disp, args.step, args.hidden_weight)
         loss.backward()
         optimizer.step()
         if args.decay_unit == "batch":

@@ -20,7 +20,8 @@ CRITERIA = {"l1": nn.L1Loss, "ce": DistributionCrossEntropy}
 
 
 def training_loss(outputs: tuple[Tensor, Tensor, Tensor], fg_disp: Tensor, bg_disp: Tensor, criterion: nn.Module,
-                  criterion1: nn.Module, weights: dict[str, float], max_disp: float, step: float) -> tuple[Tensor, dict]:
+                  criterion1: nn.Module, weights: dict[str, float], max_disp: float, step: float,
+                  hidden_weight: float = 0.0) -> tuple[Tensor, dict]:
     """The weighted sum of the losses on depDistT, depDistS and depth_map.
 
     Pixels of which a layer lies outside the levels are left out of the terms that use that layer.
@@ -32,6 +33,7 @@ def training_loss(outputs: tuple[Tensor, Tensor, Tensor], fg_disp: Tensor, bg_di
         criterion1: on distributions 'p d' and 'p d'.
         weights: loss1_weight (depDistT), loss2_weight (depDistS), loss3_weight (depth_map).
         max_disp, step: the levels.
+        hidden_weight: how much of each term over the hidden pixels alone, those with fg_disp above bg_disp, is added to it.
 
     Returns:
         The loss, and a dict of floats: loss, loss1, loss2, loss3, and out_of_range, the percent of pixels left out.
@@ -49,12 +51,15 @@ def training_loss(outputs: tuple[Tensor, Tensor, Tensor], fg_disp: Tensor, bg_di
     target_both = (get_disp_distribution(fg_disp, max_disp, step) + target_bg) / 2
     valid_bg = inside_levels(bg_disp, max_disp, step)
     valid_both = valid_bg & inside_levels(fg_disp, max_disp, step)
-    pixels = lambda distribution, valid: rearrange(distribution, "b d h w -> b h w d")[valid]
-    def term(function, pred, target):
-        return function(pred, target) if len(pred) else depth_map.sum() * 0  # no pixel in range: nothing to learn from
-    loss1 = term(criterion1, pixels(both, valid_both), pixels(target_both, valid_both))
-    loss2 = term(criterion1, pixels(background, valid_bg), pixels(target_bg, valid_bg))
-    loss3 = term(criterion, depth_map[valid_bg], bg_disp[valid_bg])
+    hidden = fg_disp > bg_disp
+    def term(function, pred, target, valid):
+        """The mean over the valid pixels, and again over the hidden ones of them; 0 where there are none to learn from."""
+        over = lambda pixels: function(pred[pixels], target[pixels]) if pixels.any() else depth_map.sum() * 0
+        return over(valid) + hidden_weight * over(valid & hidden) if hidden_weight else over(valid)
+    levels_last = lambda distribution: rearrange(distribution, "b d h w -> b h w d")
+    loss1 = term(criterion1, levels_last(both), levels_last(target_both), valid_both)
+    loss2 = term(criterion1, levels_last(background), levels_last(target_bg), valid_bg)
+    loss3 = term(criterion, depth_map, bg_disp, valid_bg)
     loss = sum(weights[name] * value for name, value in zip(WEIGHT_NAMES, (loss1, loss2, loss3)))
     report = {"loss": loss, "loss1": loss1, "loss2": loss2, "loss3": loss3}
     report = {name: float(value.detach()) for name, value in report.items()}

@@ -44,6 +44,15 @@ def test_pixels_outside_the_levels_are_left_out_and_counted():
     assert (both.grad[0, :, 0, 0] == 0).all() and (both.grad[1, :, 1, 1] == 0).all() and (background.grad[1, :, 1, 1] != 0).any()
 
 
+def test_hidden_pixels_are_counted_again():
+    outputs, fg, bg = setup(2.0, -1.0)
+    fg[:, 1:] = -1.0  # only the first row is hidden
+    plain, more = (training_loss(outputs, fg, bg, nn.L1Loss(), nn.L1Loss(), WEIGHTS, 4, 1, weight)[1] for weight in (0.0, 0.5))
+    hidden = training_loss(tuple(o[..., :1, :] for o in outputs), fg[:, :1], bg[:, :1], nn.L1Loss(), nn.L1Loss(), WEIGHTS, 4, 1)[1]
+    for name in ("loss1", "loss2", "loss3"):
+        assert more[name] == pytest.approx(plain[name] + 0.5 * hidden[name], rel=1e-5)
+
+
 def test_nothing_in_range_is_no_nan():
     outputs, fg, bg = setup(9.0, -9.0)
     loss, report = training_loss(outputs, fg, bg, nn.L1Loss(), nn.L1Loss(), WEIGHTS, 4, 1)
