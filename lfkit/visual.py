@@ -137,15 +137,16 @@ def slide_refocus(lf: np.ndarray, max_disp: float) -> None:
     interact(lambda disp: display(plot_refocus(lf, [disp])), disp=slider)
 
 
-def plot_layers(centre: np.ndarray, gt_data: np.ndarray, fg_disp: np.ndarray, bg_disp: np.ndarray) -> Figure:
-    """The centre view, the same without its occluders, and the disparities of both layers with one colour bar."""
-    fig, axes = _panels(4, widths=[1, 1, 1, 1.2])
-    _image(axes[0], as_float(centre), "centre view")
-    _image(axes[1], as_float(gt_data), "without occluders (gt_data)")
+def plot_layers(centre: np.ndarray, gt_data: np.ndarray | None, fg_disp: np.ndarray, bg_disp: np.ndarray) -> Figure:
+    """The centre view, the same without its occluders where that is known, and the disparities of both layers with one colour bar."""
+    pictures = {"centre view": centre} | ({} if gt_data is None else {"without occluders (gt_data)": gt_data})
+    fig, axes = _panels(len(pictures) + 2, widths=[1] * (len(pictures) + 1) + [1.2])
+    for ax, (title, picture) in zip(axes, pictures.items()):
+        _image(ax, as_float(picture), title)
     low, high = disp_limits(fg_disp, bg_disp)
-    _image(axes[2], fg_disp, "fg_disp: the first surface", cmap=DISP_MAP, vmin=low, vmax=high)
-    drawn = _image(axes[3], bg_disp, "bg_disp: behind the occluders", cmap=DISP_MAP, vmin=low, vmax=high)
-    fig.colorbar(drawn, ax=axes[3], label=DISP_LABEL)
+    _image(axes[-2], fg_disp, "fg_disp: the first surface", cmap=DISP_MAP, vmin=low, vmax=high)
+    drawn = _image(axes[-1], bg_disp, "bg_disp: behind the occluders", cmap=DISP_MAP, vmin=low, vmax=high)
+    fig.colorbar(drawn, ax=axes[-1], label=DISP_LABEL)
     return fig
 
 
