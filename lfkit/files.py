@@ -50,6 +50,7 @@ def write_pfm(path: str | Path, disp: np.ndarray) -> None:
 
 
 def existing(path: Path) -> Path:
+    """The path, when there is something at it; FileNotFoundError otherwise."""
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or directory")
     return path

@@ -21,7 +21,7 @@ def error(lf, disp, centre):
     return np.median([np.nanmedian(np.abs(warp(lf[u, v] * 255, disp, c - u, c - v) - centre)) for u, v in views])
 
 
-def holds(new):
+def check_holds(new):
     """Views warped by each disparity meet the centre, and by its negative do not."""
     lf, gt_data, mask, fg_disp, bg_disp = new
     assert lf.shape[2:] == gt_data.shape and mask.shape == fg_disp.shape == bg_disp.shape == gt_data.shape[:2]
@@ -39,14 +39,14 @@ MAPS = {"upside down": np.flipud, "left to right": np.fliplr, "transposed": lamb
 @pytest.mark.parametrize("name", GEOMETRY)
 def test_symmetries(item, name):
     new = GEOMETRY[name](item)
-    holds(new)
+    check_holds(new)
     assert all(np.array_equal(after, MAPS[name](before)) for after, before in zip(new[1:], item[1:]))
     assert np.array_equal(new[0][4, 4], MAPS[name](item[0][4, 4]))
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_geometry_stays_true_through_random_symmetries(item, seed):
-    holds(augment.augment_geometry(item, np.random.default_rng(seed)))
+    check_holds(augment.augment_geometry(item, np.random.default_rng(seed)))
 
 
 def test_all_eight_symmetries_occur(item):
@@ -103,7 +103,7 @@ def test_a_random_shear_stays_within_max_disp(item, seed):
 def test_reduction_divides_the_disparity(item, k):
     new = augment.reduce_by(item, k)
     assert new[0].shape == (9, 9, 64 // k, 64 // k, 3) and new[0].dtype == new[3].dtype == np.float32
-    right = holds(new)
+    right = check_holds(new)
     assert right < 0.6 * error(new[0], new[3] * k, new[1])
     assert np.allclose(new[0][2, 7, 3, 5], item[0][2, 7, 3 * k:4 * k, 5 * k:6 * k].mean((0, 1)), atol=1e-6)
     assert new[3][4, 6] == item[3][4 * k + k // 2, 6 * k + k // 2] / np.float32(k)
@@ -119,7 +119,7 @@ def test_reduction_beyond_the_crop_is_refused(item):
 def test_fewer_views_keep_the_disparity(item, views_num):
     new = augment.keep_views(item, views_num)
     assert new[0].shape[:2] == (views_num, views_num) and np.array_equal(new[0][views_num // 2, views_num // 2], item[0][4, 4])
-    holds(new)
+    check_holds(new)
     with pytest.raises(ValueError, match="views_num must be odd and at most 9: got 4"):
         augment.keep_views(item, 4)
 

@@ -54,7 +54,7 @@ def write_views(folder, name, side=3, size=(32, 48), skip=()):
     return folder
 
 
-def broken(sentence, path, *told, kind=ValueError):
+def check_broken(sentence, path, *told, kind=ValueError):
     with pytest.raises(kind, match=sentence) as caught:
         lfkit.load_scene(path, *told)
     assert len(str(caught.value).splitlines()) == 1 and str(path) in str(caught.value)
@@ -103,27 +103,27 @@ def test_the_disparity_map_wins_over_depth(hci):
 ])
 def test_a_camera_that_is_not_hcis(hci, old, new, sentence):
     (hci / "parameters.cfg").write_text(CAMERA.replace(old, new))
-    broken(sentence, hci)
+    check_broken(sentence, hci)
 
 
 def test_a_camera_of_other_bytes(hci):
     (hci / "parameters.cfg").write_bytes(b"\xff\xfe\x00")
-    broken(r"parameters\.cfg: unknown camera file", hci)
+    check_broken(r"parameters\.cfg: unknown camera file", hci)
 
 
 def test_depth_without_a_camera(hci):
     (hci / "parameters.cfg").unlink()
-    broken(r"gt_depth_lowres\.pfm: depth becomes disparity by the camera in parameters\.cfg, which is not beside it", hci)
+    check_broken(r"gt_depth_lowres\.pfm: depth becomes disparity by the camera in parameters\.cfg, which is not beside it", hci)
 
 
 def test_depth_below_zero(hci):
     write_pfm(hci / "gt_depth_lowres.pfm", np.zeros((32, 48), np.float32))
-    broken(r"gt_depth_lowres\.pfm: 1536 depths are not above 0 m", hci)
+    check_broken(r"gt_depth_lowres\.pfm: 1536 depths are not above 0 m", hci)
 
 
 def test_the_camera_tells_how_many_views_there_should_be(hci):
     (hci / "parameters.cfg").write_text(CAMERA.replace("num_cams_x = 3\nnum_cams_y = 3", "num_cams_x = 5\nnum_cams_y = 5"))
-    broken(r"9 views; .*missing for 5 x 5: input_Cam009\.png, .*input_Cam013\.png and 11 more", hci)
+    check_broken(r"9 views; .*missing for 5 x 5: input_Cam009\.png, .*input_Cam013\.png and 11 more", hci)
 
 
 # INRIA, and row and column in the name
@@ -143,12 +143,12 @@ def test_two_maps_of_the_centre_view(tmp_path):
     folder = write_views(tmp_path / "Bikes", "lf_{row}_{column}.png")
     for name in ("disparity_2_2.npy", "disp_2_2.npy"):
         np.save(folder / name, np.zeros((32, 48)))
-    broken(r"2 disparity maps of the centre view lf_2_2\.png, .*leave one", folder)
+    check_broken(r"2 disparity maps of the centre view lf_2_2\.png, .*leave one", folder)
 
 
 @pytest.mark.parametrize("skip, names", [((4,), r"s1_2_2\.png$"), ((6, 7, 8), r"s1_3_1\.png, s1_3_2\.png, s1_3_3\.png$"), ((2, 5), r"s1_1_3\.png, s1_2_3\.png$")])
 def test_missing_rows_and_columns_are_named(tmp_path, skip, names):
-    broken(r"views; .*missing for 3 x 3: " + names, write_views(tmp_path / "s", "s1_{row}_{column}.png", skip=skip))
+    check_broken(r"views; .*missing for 3 x 3: " + names, write_views(tmp_path / "s", "s1_{row}_{column}.png", skip=skip))
 
 
 def test_numbers_that_all_names_share_do_not_count(tmp_path):
@@ -172,7 +172,7 @@ def test_an_index_with_another_number_behind_it(tmp_path):
 
 
 def test_an_even_grid_of_rows_and_columns(tmp_path):
-    broken(r"4 views; .*missing for 3 x 3: v_1_3\.png, v_2_3\.png, v_3_1\.png, v_3_2\.png, v_3_3\.png$", write_views(tmp_path / "s", "v_{row}_{column}.png", side=2))
+    check_broken(r"4 views; .*missing for 3 x 3: v_1_3\.png, v_2_3\.png, v_3_1\.png, v_3_2\.png, v_3_3\.png$", write_views(tmp_path / "s", "v_{row}_{column}.png", side=2))
 
 
 # one picture of all views
@@ -212,7 +212,7 @@ def test_seams_and_smoothness_count_together(tmp_path):
 
 
 def test_a_told_layout_alone_is_looked_for(tmp_path):
-    broken("no seams between views are seen", picture(tmp_path / "all.png", views_of(0, 9), "lenslet"), "grid")
+    check_broken("no seams between views are seen", picture(tmp_path / "all.png", views_of(0, 9), "lenslet"), "grid")
 
 
 @pytest.fixture(scope="module")
@@ -264,21 +264,21 @@ def test_seams_and_roughness_by_hand():
 
 def test_a_picture_that_does_not_divide(tmp_path):
     iio.imwrite(tmp_path / "all.png", np.zeros((100, 101, 3), np.uint8))
-    broken(r"all\.png: 100 x 101 pixels do not divide into 9 x 9 views; crop it, or tell the views a side \(views_num, --picture_views\)", tmp_path / "all.png", None, 9)
-    broken(r"all\.png: 100 x 101 pixels do not divide into a square grid of 3, 5, 7, 9, .* views a side", tmp_path / "all.png")
+    check_broken(r"all\.png: 100 x 101 pixels do not divide into 9 x 9 views; crop it, or tell the views a side \(views_num, --picture_views\)", tmp_path / "all.png", None, 9)
+    check_broken(r"all\.png: 100 x 101 pixels do not divide into a square grid of 3, 5, 7, 9, .* views a side", tmp_path / "all.png")
     iio.imwrite(tmp_path / "x_eslf.png", np.zeros((140, 141, 3), np.uint8))
-    broken(r"x_eslf\.png: 140 x 141 pixels do not divide into 14 x 14 views", tmp_path / "x_eslf.png")
+    check_broken(r"x_eslf\.png: 140 x 141 pixels do not divide into 14 x 14 views", tmp_path / "x_eslf.png")
 
 
 def test_a_picture_without_views(tmp_path):
     iio.imwrite(tmp_path / "photo.png", views_of(0, 3, size=90)[1, 1])
-    broken(r"photo\.png: no seams between views are seen at 3, 5 views a side; tell them \(views_num, --picture_views\) and the layout", tmp_path / "photo.png")
+    check_broken(r"photo\.png: no seams between views are seen at 3, 5 views a side; tell them \(views_num, --picture_views\) and the layout", tmp_path / "photo.png")
 
 
 def test_a_picture_and_wrong_words(tmp_path):
     path = picture(tmp_path / "all.png", views_of(0, 3), "grid")
     with pytest.raises(ValueError, match="layout must be 'grid' or 'lenslet': got 'mosaic'"):
         lfkit.load_scene(path, "mosaic")
-    broken(r"must be at least 3: got 2", path, "grid", 2)
+    check_broken(r"must be at least 3: got 2", path, "grid", 2)
     path.write_bytes(path.read_bytes()[:500])
-    broken(r"all\.png: not a readable picture", path)
+    check_broken(r"all\.png: not a readable picture", path)

@@ -103,7 +103,7 @@ def test_a_list_that_names_everything(note):
 
 # bad scenes: every sentence names the file and the way out
 
-def broken(path, sentence, kind=ValueError):
+def check_broken(path, sentence, kind=ValueError):
     with pytest.raises(kind, match=sentence) as caught:
         lfkit.load_scene(path)
     assert len(str(caught.value).splitlines()) == 1
@@ -111,10 +111,10 @@ def broken(path, sentence, kind=ValueError):
 
 
 def test_missing_and_empty(tmp_path):
-    assert str(tmp_path / "no") in broken(tmp_path / "no", "no such file or directory", FileNotFoundError)
-    broken(tmp_path, "no views in it", FileNotFoundError)
+    assert str(tmp_path / "no") in check_broken(tmp_path / "no", "no such file or directory", FileNotFoundError)
+    check_broken(tmp_path, "no views in it", FileNotFoundError)
     (tmp_path / "a.txt").write_text("x")
-    broken(tmp_path / "a.txt", "not a scene")
+    check_broken(tmp_path / "a.txt", "not a scene")
 
 
 @pytest.mark.parametrize("lost", [0, 17, 80])
@@ -122,24 +122,24 @@ def test_80_of_81_views_names_the_missing_one(tmp_path, lost):
     for n in range(81):
         if n != lost:
             iio.imwrite(tmp_path / f"input_Cam{n:03d}.png", np.zeros((2, 2, 3), np.uint8))
-    broken(tmp_path, rf"80 views; .*missing for 9 x 9: input_Cam{lost:03d}\.png$")
+    check_broken(tmp_path, rf"80 views; .*missing for 9 x 9: input_Cam{lost:03d}\.png$")
 
 
 def test_a_full_count_with_a_gap(tmp_path):
     for n in [*range(8), 9]:
         iio.imwrite(tmp_path / f"input_Cam{n:03d}.png", np.zeros((2, 2, 3), np.uint8))
-    broken(tmp_path, r"9 views; .*missing for 3 x 3: input_Cam008\.png")
+    check_broken(tmp_path, r"9 views; .*missing for 3 x 3: input_Cam008\.png")
 
 
 def test_views_of_different_sizes(hci):
     iio.imwrite(hci / "input_Cam005.png", np.zeros((24, 25, 3), np.uint8))
-    broken(hci, r"input_Cam005\.png: 24 x 25 pixels, but input_Cam000\.png has 24 x 24; all views must be of one size")
+    check_broken(hci, r"input_Cam005\.png: 24 x 25 pixels, but input_Cam000\.png has 24 x 24; all views must be of one size")
 
 
 def test_a_truncated_png(hci):
     data = (hci / "input_Cam003.png").read_bytes()
     (hci / "input_Cam003.png").write_bytes(data[:len(data) // 2])
-    broken(hci, r"input_Cam003\.png: not a readable picture .*copy it again")
+    check_broken(hci, r"input_Cam003\.png: not a readable picture .*copy it again")
 
 
 @pytest.mark.parametrize("array, sentence", [
@@ -153,35 +153,35 @@ def test_a_truncated_png(hci):
 ])
 def test_bad_npy(tmp_path, array, sentence):
     np.save(tmp_path / "s.npy", array)
-    broken(tmp_path / "s.npy", sentence)
+    check_broken(tmp_path / "s.npy", sentence)
 
 
 def test_npy_cut_short_or_with_objects(note):
     data = note.read_bytes()
     note.write_bytes(data[:-100])
-    broken(note, r"not a readable \.npy array")
+    check_broken(note, r"not a readable \.npy array")
     np.save(note, np.array([{"code": 1}], dtype=object), allow_pickle=True)
-    broken(note, r"not a readable \.npy array")
+    check_broken(note, r"not a readable \.npy array")
 
 
 def test_pfm_cut_short(hci):
     (hci / "bg_disp.npy").unlink()
     data = (hci / "gt_disp_lowres.pfm").read_bytes()
     (hci / "gt_disp_lowres.pfm").write_bytes(data[:-4])
-    broken(hci, r"gt_disp_lowres\.pfm: cut short, 2300 bytes of pixels where 24 x 24 need 2304")
+    check_broken(hci, r"gt_disp_lowres\.pfm: cut short, 2300 bytes of pixels where 24 x 24 need 2304")
     (hci / "gt_disp_lowres.pfm").write_bytes(b"PF\n2 2\n-1\n")
-    broken(hci, "not a single-channel PFM")
+    check_broken(hci, "not a single-channel PFM")
 
 
 @pytest.mark.parametrize("part, folder", [("bg_disp", "bgDisparity"), ("fg_disp", "fgDisparity"), ("mask", "mask")])
 def test_truth_of_another_size(note, part, folder):
     np.save(note.parent.parent / folder / note.name, np.zeros((24, 23), np.float32))
-    broken(note, rf"{part} has shape \(24, 23\), the views are \(24, 24\)")
+    check_broken(note, rf"{part} has shape \(24, 23\), the views are \(24, 24\)")
 
 
 def test_truth_with_nan(note):
     np.save(note.parent.parent / "bgDisparity" / note.name, np.full((24, 24), np.nan, np.float32))
-    broken(note, "bg_disp has 576 NaN or infinite pixels of 576")
+    check_broken(note, "bg_disp has 576 NaN or infinite pixels of 576")
 
 
 def test_unknown_layout(small, tmp_path):
