@@ -2,6 +2,7 @@
 
 import logging
 from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -165,15 +166,15 @@ def open_training(args: Namespace, device: torch.device | str = "cpu") -> Datase
     return SyntheticLF(args, device)
 
 
-def validation_names(args: Namespace) -> list[str]:
-    """The scenes that a validation goes through: those of the list that args.if_debug chooses; of `synthetic:`, held-out seeds."""
-    if args.data_dir != SYNTHETIC:
-        return read_scene_list(args.data_dir, SCENE_LISTS[args.if_debug])
-    return [str(HELD_OUT + k) for k in range(1 if args.if_debug else HELD_OUT_SCENES)]
+def validation_scenes(args: Namespace) -> Iterator[tuple[str, Scene]]:
+    """Name and scene, with the middle views_num x views_num views, of all that a validation goes through.
 
-
-def validation_scene(args: Namespace, name: str) -> Scene:
-    """One scene of `validation_names`, with the middle views_num x views_num views."""
+    Those of the list that args.if_debug chooses; of `synthetic:`, scenes of held-out seeds.
+    """
     if args.data_dir == SYNTHETIC:
-        return synthesize(int(name), HELD_OUT_SIZE, args.views_num, args.max_disp)
-    return load_scene(find_scenes(args.data_dir)[name]).middle(args.views_num)
+        for k in range(1 if args.if_debug else HELD_OUT_SCENES):
+            yield str(HELD_OUT + k), synthesize(HELD_OUT + k, HELD_OUT_SIZE, args.views_num, args.max_disp)
+        return
+    paths = find_scenes(args.data_dir)
+    for name in read_scene_list(args.data_dir, SCENE_LISTS[args.if_debug]):
+        yield name, load_scene(paths[name]).middle(args.views_num)

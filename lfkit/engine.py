@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from lfkit.checkpoint import find_checkpoint, load_checkpoint, random_states, restore_random_states, save_checkpoint
-from lfkit.dataset import DatasetLF, SyntheticLF, open_training, validation_names, validation_scene
+from lfkit.dataset import DatasetLF, SyntheticLF, open_training, validation_scenes
 from lfkit.devices import choose_device
 from lfkit.inference import predict_scene
 from lfkit.lightfield import as_byte
@@ -141,8 +141,7 @@ def validation(args: Namespace, epoch: int, model: nn.Module, best_mse: float, l
     model.eval()
     scores, predictions = {}, {}
     try:
-        for name in tqdm(validation_names(args), desc="validation", leave=False, delay=QUIET_SECONDS):
-            scene = validation_scene(args, name)
+        for name, scene in tqdm(validation_scenes(args), desc="validation", leave=False, delay=QUIET_SECONDS):
             if scene.bg_disp is None:
                 raise ValueError(f"{name} in {args.data_dir} has no true disparity to validate against; take it off the scene list")
             with torch.inference_mode():

@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import DataLoader
 
 import lfkit
-from lfkit.dataset import HELD_OUT, SyntheticLF, open_training, random_crop, validation_names, validation_scene
+from lfkit.dataset import HELD_OUT, SyntheticLF, open_training, random_crop, validation_scenes
 
 
 def test_items(args):
@@ -178,10 +178,9 @@ def test_endless_scenes_repeat_by_seed_epoch_and_index(args):
 
 def test_endless_training_validates_on_seeds_that_it_never_trains_on(args):
     args.data_dir, args.if_debug = "synthetic:", 0
-    names = validation_names(args)
-    assert len(set(names)) == 8 and all(int(name) >= HELD_OUT for name in names)
-    args.views_num = 3
-    assert validation_scene(args, names[0]).lf.shape == (3, 3, 96, 96, 3)
+    found = dict(validation_scenes(args))
+    assert len(found) == 8 and all(int(name) >= HELD_OUT for name in found)
+    assert all(scene.lf.shape == (3, 3, 96, 96, 3) for scene in found.values())
     args.num_workers = 2
     with pytest.raises(ValueError, match="need --num_workers 0: got 2"):
         open_training(args, "cuda:0")
