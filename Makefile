@@ -29,7 +29,7 @@ test: $(VENV)/.installed
 	$(BIN)/python -m pytest --nbval-lax --nbval-current-env notebooks
 
 lab: $(VENV)/.installed
-	$(BIN)/jupyter lab --ip 127.0.0.1 notebooks
+	$(BIN)/jupyter lab --ip 127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) notebooks
 
 kernel: $(VENV)/.installed
 	$(BIN)/python -m ipykernel install --user --name lfkit --display-name "Python (lfkit)"
