@@ -1,6 +1,7 @@
 """DeoccNet: from the views of a light field to the disparity of what lies behind its occluders."""
 
 import math
+from functools import reduce as fold
 
 import torch
 import torch.nn.functional as F
@@ -12,12 +13,16 @@ from lfkit.disparity import MAX_DISP, STEP, disparity_levels
 FINE = 2        # candidates per disparity level: the network looks at step / FINE, and reports at step
 BLOCK = 3       # views a side of an angular block: the smallest that sees a contrast along rows, columns and diagonals
 CUBIC = -0.5    # Keys' cubic convolution kernel (a = -1/2, IEEE TASSP 29(6), 1981): sub-pixel shifts with little blur
-CONTRAST_GAIN = 8.0    # brings the contrasts of views in [0, 1], about 0.1, near 1
-VARIANCE_FLOOR = 1e-4  # the variance of a sensor's noise of 0.01
-LOG_CENTRE, LOG_SCALE = 6.0, 2.0  # log variances run from log(1e-4) = -9 to -2
+VARIANCE_FLOOR = 2e-5  # the variance of a sensor's noise of 0.0045
+LOG_CENTRE, LOG_SCALE = 6.0, 2.0  # log variances run from log(2e-5) = -11 to -2
 VOTE_WINDOW = 5        # side of the window over which plain votes are averaged, in pixels
 HEAD_GAIN = 0.2        # an untrained network's scores stay below the plain votes, about 1
 POOLING = 4     # crops agree with the whole image where they start at multiples of this
+CLOSE = (-0.6, -0.3, 0.0, 0.3, 0.6)  # the second look's candidates, in distances of two first ones: neighbours' reaches overlap
+CLOSE_GAIN = 3.0  # scores differ less between close candidates than between far ones
+MIX_REACH = 2   # pixels between a pixel and the neighbours that are mixed into it
+OWN_WEIGHT = 4.0  # an untrained network keeps nine tenths of its own estimate
+SAME_COLOUR = 0.06  # blocks whose mean colours differ by much more show different things: a few times a sensor's noise
 
 
 def check_views_num(views_num: int) -> int:
@@ -110,69 +115,113 @@ class ViewSweep:
         return torch.cat(shifted, 1)
 
 
-class AngularMatch(nn.Module):
-    """Says for one candidate how well the views agree, and which of them, without a reference view.
+def log_score(variance: torch.Tensor) -> torch.Tensor:
+    """A variance on a logarithmic scale of about unit spread."""
+    return (torch.log(variance + VARIANCE_FLOOR) + LOG_CENTRE) / LOG_SCALE
 
-    Two kinds of evidence. The variance of the colours within a group of views, on a logarithmic scale: small where all views
-    of the group see one point; overlapping 3x3 blocks find a background that only some of the views see, larger groups have
-    the long baseline that makes a disparity precise. And learned contrasts, within the blocks (shared weights) and over all
-    views; each has zero mean over its views, so that views which agree give 0 whatever their colour.
+
+class ViewEvidence(nn.Module):
+    """Says how well the views agree at a candidate, and which of them, without a reference view and without learned numbers.
+
+    Per pixel: the log variance of the colours within each group of views (0 where fewer than two reach the pixel): small where all
+    of the group see one point, so that small blocks find a background which only some views see, and large groups have the
+    long baseline that makes a disparity precise. Then the blocks are taken together: starting from the ones that agree best
+    within themselves, those of like colour are gathered; their share, the variance between them, and their colour, which tells
+    a background that the centre view sees from one that it does not.
 
     Args:
         views_num: views a side.
-        block_features: learned contrasts a block.
-        wide_features: learned contrasts over all views.
-        out_features: evidence a candidate.
     """
 
-    def __init__(self, views_num: int, block_features: int, wide_features: int, out_features: int):
+    def __init__(self, views_num: int):
         super().__init__()
-        self.views_num = views_num
-        self.block = nn.Parameter(torch.empty(block_features, 4, BLOCK, BLOCK))
-        self.wide = nn.Parameter(torch.empty(wide_features, 4, views_num, views_num))
         groups = view_groups(views_num)
+        self.blocks = len(range(0, views_num - BLOCK + 1, 2)) ** 2  # the first of the groups
+        self.features = len(groups) + 8
         self.register_buffer("groups", groups, persistent=False)
         self.register_buffer("sizes", reduce(groups > 0, "g n -> g", "sum").float(), persistent=False)
-        contrasts = ((views_num - 1) // 2) ** 2 * block_features + wide_features
-        self.bias = nn.Parameter(torch.zeros(contrasts))
-        self.mix = nn.Conv2d(contrasts + len(groups) + 4, out_features, 1)
-        self.reset_parameters()
 
-    def reset_parameters(self):
-        """Xavier-uniform weights, zero bias."""
-        for weight in (self.block, self.wide):
-            nn.init.xavier_uniform_(weight.flatten(1))
-        nn.init.zeros_(self.bias)
+    def plain_votes(self) -> torch.Tensor:
+        """Weights '2 f 1 1' of the evidence that make a first guess: for both layers where any views agree, for the background where many do."""
+        votes = torch.zeros(2, self.features)
+        groups = len(self.groups)
+        votes[0, :groups] = -1.0 / groups
+        votes[0, groups] = -0.5
+        votes[1, :groups] = -0.3 / groups
+        votes[1, groups:groups + 3] = torch.tensor([-0.5, -1.0, 1.0])
+        return votes[:, :, None, None]
 
-    def kernel(self) -> torch.Tensor:
-        """All contrasts as one 1x1 kernel 'o (n c) 1 1'."""
-        n = self.views_num
-        colour = torch.tensor([1, 1, 1, 0], device=self.block.device).reshape(1, 4, 1, 1)
-        block = self.block - colour * self.block.mean((2, 3), keepdim=True)
-        wide = self.wide - colour * self.wide.mean((2, 3), keepdim=True)
-        rows = [F.pad(block, (v, n - BLOCK - v, u, n - BLOCK - u))
-                for u in range(0, n - BLOCK + 1, 2) for v in range(0, n - BLOCK + 1, 2)]
-        return CONTRAST_GAIN * rearrange(torch.cat([*rows, wide]), "o c u v -> o (u v c) 1 1")
+    def forward(self, views: torch.Tensor, reach: torch.Tensor, centre: torch.Tensor) -> torch.Tensor:
+        """The evidence at one candidate, in float32.
 
-    def spread(self, shifted: torch.Tensor) -> torch.Tensor:
-        """Log variance of the colours of each group's views that reach the pixel (0 where fewer than two do), then the mean over all views,
-        'b (g + 4) h w'."""
-        views = rearrange(shifted.float(), "b (n c) h w -> b n c h w", c=4)
-        mean = torch.einsum("gn,bnchw->bgchw", self.groups, views)
-        square = torch.einsum("gn,bnhw->bghw", self.groups, reduce(views[:, :, :3].square(), "b n c h w -> b n h w", "sum"))
-        count = mean[:, :, 3] * self.sizes[:, None, None]
-        centred = square - reduce(mean[:, :, :3].square(), "b g c h w -> b g h w", "sum") / mean[:, :, 3].clamp(min=1e-6)
-        variance = centred.clamp(min=0) * self.sizes[:, None, None] / (count - 1).clamp(min=1) / 3
-        score = (torch.log(variance + VARIANCE_FLOOR) + LOG_CENTRE) / LOG_SCALE
-        return torch.cat([torch.where(count > 1.5, score, 0.0), mean[:, -1]], 1)
+        Args:
+            views: 'b n c h w' colours, 0 where a view doesn't reach the pixel.
+            reach: 'b n h w', 1 where it does.
+            centre: 'b c h w', the centre view.
 
-    def forward(self, shifted: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
-        """'b (n c) h w' of one candidate, c = RGB and whether the view reaches the pixel, to evidence 'b f h w'; the last is the mean vote."""
-        contrasts = F.relu(F.conv2d(shifted, kernel, self.bias))
-        with torch.autocast(shifted.device.type, enabled=False):  # half precision loses a small variance beside a large mean
-            spread = self.spread(shifted)
-        votes = -reduce(spread[:, :-4], "b g h w -> b 1 h w", "mean")
-        return torch.cat([F.relu(self.mix(torch.cat([contrasts, spread], 1))), votes], 1)
+        Returns:
+            'b f h w': log variance of each group, least of the blocks, variance between like blocks, their share, distance of their
+            colour from the centre's, their colour (3), and the share of the views that reach the pixel.
+        """
+        with torch.autocast(views.device.type, enabled=False):  # half precision loses a small variance beside a large mean
+            views, reach, centre = views.float(), reach.float(), centre.float()
+            seen = torch.einsum("gn,bnhw->bghw", self.groups, reach)
+            mean = torch.einsum("gn,bnchw->bgchw", self.groups, views) / seen.clamp(min=1e-6)[:, :, None]
+            square = torch.einsum("gn,bnhw->bghw", self.groups, reduce(views.square(), "b n c h w -> b n h w", "sum"))
+            sizes = self.sizes[:, None, None]
+            count = seen * sizes
+            within = (square - seen * reduce(mean.square(), "b g c h w -> b g h w", "sum")).clamp(min=0)
+            valid = count > 1.5
+            variance = within * sizes / (count - 1).clamp(min=1) / 3
+            score = torch.where(valid, log_score(variance), 0.0)
+            blocks = slice(0, self.blocks)
+            return torch.cat([score, *self.together(mean[:, blocks], variance[:, blocks], valid[:, blocks], centre), seen[:, -1:]], 1)
+
+    def together(self, mean: torch.Tensor, variance: torch.Tensor, valid: torch.Tensor, centre: torch.Tensor) -> tuple:
+        """What the blocks say together, from their means 'b g c h w' and variances 'b g h w'."""
+        trust = valid / (variance + VARIANCE_FLOOR)
+        least = log_score(1 / reduce(trust, "b g h w -> b 1 h w", "mean").clamp(min=1e-2))
+        colour = self.weighted(mean, trust.square())
+        for _ in range(2):
+            unlike = reduce((mean - colour[:, None]).square(), "b g c h w -> b g h w", "mean")
+            like = trust * torch.exp(-unlike / (2 * SAME_COLOUR**2))
+            colour = self.weighted(mean, like)
+        unlike = reduce((mean - colour[:, None]).square(), "b g c h w -> b g h w", "mean")
+        between = self.weighted(unlike[:, :, None], like)
+        share = reduce(valid * torch.exp(-unlike / (2 * SAME_COLOUR**2)), "b g h w -> b 1 h w", "mean")
+        apart = reduce((colour - centre).square(), "b c h w -> b 1 h w", "mean")
+        return least, log_score(between), share, log_score(apart), colour - 0.5
+
+    @staticmethod
+    def weighted(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """The mean over g of 'b g c h w', weighted by 'b g h w'."""
+        total = reduce(weights, "b g h w -> b 1 h w", "sum")
+        return torch.einsum("bgchw,bghw->bchw", values, weights) / total.clamp(min=1e-6)
+
+
+def look_closer(x: torch.Tensor, disp: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The views read where a point at a disparity of its own for every pixel is seen, by cubic convolution.
+
+    Args:
+        x: views 'b n c h w'.
+        disp: 'b h w', in pixels per view step.
+
+    Returns:
+        Colours 'b n c h w', 0 where a view doesn't reach, and 'b n h w', whether it does.
+    """
+    n, (h, w) = math.isqrt(x.shape[1]), x.shape[-2:]
+    offset = n // 2 - torch.arange(n, device=x.device, dtype=disp.dtype)
+    y = torch.arange(h, device=x.device, dtype=disp.dtype)[:, None] + repeat(offset, "u -> (u v) 1 1", v=n) * disp[:, None]
+    x0 = torch.arange(w, device=x.device, dtype=disp.dtype) + repeat(offset, "v -> (u v) 1 1", u=n) * disp[:, None]
+    reach = (y >= 0) & (y <= h - 1) & (x0 >= 0) & (x0 <= w - 1)
+    grid = torch.stack([(2 * x0 + 1) / w - 1, (2 * y + 1) / h - 1], -1)
+    views = F.grid_sample(rearrange(x, "b n c h w -> (b n) c h w"), rearrange(grid, "b n h w k -> (b n) h w k"), "bicubic", "border", align_corners=False)
+    return rearrange(views, "(b n) c h w -> b n c h w", n=n * n) * reach[:, :, None], reach
+
+
+def window_mean(x: torch.Tensor) -> torch.Tensor:
+    """'b f h w' averaged over a small window, as votes are."""
+    return F.avg_pool2d(x, VOTE_WINDOW, 1, VOTE_WINDOW // 2, count_include_pad=False)
 
 
 class ChannelNorm(nn.Module):
@@ -191,25 +240,87 @@ class ChannelNorm(nn.Module):
 
 
 class LevelBlock(nn.Module):
-    """A residual block over candidates and pixels: 3 along the candidates, then 3x3 along the image."""
+    """A residual block over candidates and pixels: 3 along the candidates, then 3x3 along the image.
+
+    Both are 2D convolutions over '(b d) f h w': on one CPU thread PyTorch's 3D ones are several times slower.
+    """
 
     def __init__(self, channels: int):
         super().__init__()
         self.norm = ChannelNorm(channels)
-        self.along = nn.Conv3d(channels, channels, (3, 1, 1), padding=(1, 0, 0))
-        self.across = nn.Conv3d(channels, channels, (1, 3, 3), padding=(0, 1, 1))
+        self.along = nn.Conv2d(3 * channels, channels, 1)
+        self.across = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x, levels: int):
+        y = rearrange(self.norm(x), "(b d) f h w -> b d f h w", d=levels)
+        none = torch.zeros_like(y[:, :1])
+        y = torch.cat([torch.cat([none, y[:, :-1]], 1), y, torch.cat([y[:, 1:], none], 1)], 2)
+        return x + self.across(F.relu(self.along(rearrange(y, "b d f h w -> (b d) f h w"))))
+
+
+class ImageBlock(nn.Module):
+    """A residual block over pixels: two 3x3 convolutions."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.norm = ChannelNorm(channels)
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x):
-        return x + self.across(F.relu(self.along(self.norm(x))))
+        return x + self.second(F.relu(self.first(self.norm(x))))
+
+
+class SecondLook(nn.Module):
+    """Makes a disparity map precise from the evidence near it.
+
+    An hourglass over pixels reads the evidence at a few candidates round the first estimate and gives each pixel a mean over them,
+    a correction, and weights with which its neighbours' estimates are mixed into its own.
+
+    Args:
+        votes: weights '1 f 1 1' of the evidence for a first guess.
+        context: features of the first look.
+        channels: width.
+    """
+
+    def __init__(self, votes: torch.Tensor, context: int, channels: int):
+        super().__init__()
+        features = votes.shape[1]
+        self.vote_weights = nn.Parameter(votes)  # where training starts
+        self.read = nn.Conv2d(len(CLOSE) * features + context, channels, 1)
+        self.full_in = ImageBlock(channels)
+        self.down_half = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+        self.half_in = ImageBlock(channels)
+        self.down_quarter = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+        self.quarter = nn.Sequential(ImageBlock(channels), ImageBlock(channels), ImageBlock(channels))
+        self.half_out = ImageBlock(channels)
+        self.full_out = nn.Sequential(ImageBlock(channels), ChannelNorm(channels))
+        self.head = nn.Conv2d(channels, len(CLOSE) + 1 + 9, 3, padding=1)
+
+    def forward(self, evidence: list[torch.Tensor], context: torch.Tensor, disp: torch.Tensor, spacing: float) -> torch.Tensor:
+        """Evidence at each candidate and context, 'b f h w', and a first estimate 'b h w' to a better one 'b h w'; spacing is the first candidates'."""
+        votes = torch.cat([F.conv2d(window_mean(e), self.vote_weights) for e in evidence], 1)
+        full = self.full_in(F.relu(self.read(torch.cat([*evidence, context], 1))))
+        half = self.half_in(self.down_half(full))
+        half = half + F.interpolate(self.quarter(self.down_quarter(half)), scale_factor=2, mode="nearest")
+        full = full + F.interpolate(self.half_out(half), scale_factor=2, mode="bilinear", align_corners=False)
+        out = self.head(self.full_out(full)).float()
+        near, correction, mixing = out.split([len(CLOSE), 1, 9], 1)
+        close = torch.tensor(CLOSE, device=disp.device)
+        better = disp + spacing * (torch.einsum("bkhw,k->bhw", (near + votes).softmax(1), close) + HEAD_GAIN * correction[:, 0])
+        around = F.unfold(F.pad(better[:, None], [MIX_REACH] * 4, mode="replicate"), 3, dilation=MIX_REACH)
+        weights = torch.cat([mixing[:, :4], mixing[:, 4:5] + OWN_WEIGHT, mixing[:, 5:]], 1).softmax(1)
+        return reduce(weights * rearrange(around, "b k (h w) -> b k h w", h=disp.shape[-2]), "b k h w -> b h w", "sum")
 
 
 class DeoccNet(nn.Module):
     """Two disparity distributions and the background's disparity map, from the views of a light field.
 
-    A plane sweep without a reference view: for each candidate disparity the views are shifted and compared among
-    themselves, so that the background votes also where the centre view sees the occluder; a small hourglass over
-    candidates and pixels gathers the votes. The disparity is read near the background's peak alone, not as a mean over
-    the whole distribution, which would lie in mid-air between two peaks.
+    Two looks. First a plane sweep without a reference view: for each candidate disparity the views are shifted and compared among
+    themselves, so that the background votes also where the centre view sees the occluder; a small hourglass over candidates
+    and pixels gathers the votes into the distributions. The background's disparity is read near its peak alone, not as a mean
+    over the whole distribution, which would lie in mid-air between two peaks. Then the views are read again close to it, at
+    each pixel's own disparities, and an hourglass over pixels makes it precise.
 
     Args:
         channels: width; 32 for a laptop, 64 and more for a GPU.
@@ -234,21 +345,23 @@ class DeoccNet(nn.Module):
         nearness = (1 - (fine[:, None] - coarse[None]).abs() / step).clamp(min=0)
         self.register_buffer("to_coarse", nearness, persistent=False)
 
-        full, half, quarter = channels, channels, 2 * channels
-        self.match = AngularMatch(views_num, channels // 8 + 1, channels, full)
+        full, half, quarter = (channels + 1) // 2, channels, 3 * channels // 2
+        self.evidence = ViewEvidence(views_num)
         self.guide = nn.Sequential(nn.Conv2d(3, full, 3, padding=1), nn.ReLU(), nn.Conv2d(full, full, 3, padding=1))
+        self.match = nn.Conv2d(self.evidence.features, full, 1)
         self.full_in = nn.Conv2d(full, full, 3, padding=1)
         self.down_half = nn.Conv2d(full, half, 3, stride=2, padding=1)
-        self.half_in = nn.Sequential(LevelBlock(half), LevelBlock(half))
-        self.down_quarter = nn.Conv3d(half, quarter, (1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
-        self.quarter = nn.Sequential(*[LevelBlock(quarter) for _ in range(3)])
-        self.up_half = nn.Conv3d(quarter, half, 1)
-        self.half_out = nn.Sequential(LevelBlock(half), LevelBlock(half))
+        self.half_in = nn.ModuleList(LevelBlock(half) for _ in range(2))
+        self.down_quarter = nn.Conv2d(half, quarter, 3, stride=2, padding=1)
+        self.quarter = nn.ModuleList(LevelBlock(quarter) for _ in range(3))
+        self.up_half = nn.Conv2d(quarter, half, 1)
+        self.half_out = nn.ModuleList(LevelBlock(half) for _ in range(2))
         self.up_full = nn.Conv2d(half, full, 1)
         self.full_norm, self.out_norm = ChannelNorm(full), ChannelNorm(full)
         self.full_out = nn.Conv2d(full, full, 3, padding=1)
         self.heads = nn.Conv2d(full, 3, 3, padding=1)
-        self.vote_gain = nn.Parameter(torch.full((2,), 1.5))  # trust in the plain votes, per distribution, where training starts
+        self.vote_weights = nn.Parameter(self.evidence.plain_votes())  # where training starts
+        self.second_look = SecondLook(CLOSE_GAIN * self.evidence.plain_votes()[1:], 2 * full + 4, 3 * channels // 2)
 
     def check_input(self, x: torch.Tensor) -> None:
         """ValueError unless x is 'b n c h w' with n = views_num ** 2 views of three colours."""
@@ -257,31 +370,31 @@ class DeoccNet(nn.Module):
             raise ValueError(f"the network takes 'b n c h w' with n = {n} views and c = 3 colours: got shape {tuple(x.shape)}")
 
     def cost_volume(self, x: torch.Tensor) -> torch.Tensor:
-        """How the views agree on each candidate: 'b n c h w' to '(b d) f h w', the last of f the mean vote of the view groups."""
-        x = torch.cat([x, torch.ones_like(x[:, :, :1])], 2)
-        sweep = ViewSweep(x, self.views_num // 2 * self.max_disp)
-        kernel = self.match.kernel()
-        volume = [self.match(sweep.at(float(d)), kernel) for d in self.fine_levels.tolist()]
+        """How the views agree on each candidate: 'b n c h w' to '(b d) f h w'."""
+        centre = x[:, x.shape[1] // 2]
+        sweep = ViewSweep(torch.cat([x, torch.ones_like(x[:, :, :1])], 2), self.views_num // 2 * self.max_disp)
+        volume = []
+        for d in self.fine_levels.tolist():
+            views = rearrange(sweep.at(d), "b (n c) h w -> b n c h w", c=4)
+            volume.append(self.evidence(views[:, :, :3], views[:, :, 3], centre))
         return rearrange(torch.stack(volume, 1), "b d f h w -> (b d) f h w")
 
-    def aggregate(self, volume: torch.Tensor, centre: torch.Tensor) -> torch.Tensor:
-        """Votes gathered over pixels and candidates: '(b d) f h w' to '(b d) 3 h w' (two scores and an offset)."""
-        b, d = len(centre), len(self.fine_levels)
-        votes = F.avg_pool2d(volume[:, -1:], VOTE_WINDOW, 1, VOTE_WINDOW // 2, count_include_pad=False)
-        volume = volume[:, :-1].contiguous(memory_format=torch.channels_last)
-        guide = self.guide(centre - 0.5)
-        skip = volume + F.relu(self.full_in(volume) + repeat(guide, "b f h w -> (b d) f h w", d=d))
-        half = rearrange(self.down_half(skip), "(b d) f h w -> b f d h w", b=b)
-        half = self.half_in(half.contiguous(memory_format=torch.channels_last_3d))
-        low = self.quarter(self.down_quarter(half))
-        low = F.interpolate(self.up_half(low), scale_factor=(1, 2, 2), mode="nearest")
-        half = self.half_out(half + low)
-        up = self.up_full(rearrange(half, "b f d h w -> (b d) f h w"))
+    def aggregate(self, volume: torch.Tensor, guide: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Votes gathered over pixels and candidates: '(b d) f h w' to '(b d) 3 h w' (two scores and an offset) and features '(b d) f h w'."""
+        d = len(self.fine_levels)
+        through = lambda blocks, x: fold(lambda y, block: block(y, d), blocks, x)
+        votes = F.conv2d(window_mean(volume), self.vote_weights)
+        skip = F.relu(self.match(volume.contiguous(memory_format=torch.channels_last)))
+        skip = skip + F.relu(self.full_in(skip) + repeat(guide, "b f h w -> (b d) f h w", d=d))
+        half = through(self.half_in, self.down_half(skip))
+        low = through(self.quarter, self.down_quarter(half))
+        low = F.interpolate(self.up_half(low), scale_factor=2, mode="nearest")
+        up = self.up_full(through(self.half_out, half + low))
         up = F.interpolate(up, scale_factor=2, mode="bilinear", align_corners=False)
         full = skip + up
-        full = full + F.relu(self.full_out(self.full_norm(full)))
-        out = HEAD_GAIN * self.heads(self.out_norm(full))
-        return torch.cat([out[:, :2] + votes * self.vote_gain[:, None, None], out[:, 2:]], 1)
+        full = self.out_norm(full + F.relu(self.full_out(self.full_norm(full))))
+        out = HEAD_GAIN * self.heads(full)
+        return torch.cat([out[:, :2] + votes, out[:, 2:]], 1), full
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Sees through the occluders of a batch of light fields.
@@ -296,14 +409,45 @@ class DeoccNet(nn.Module):
         Raises:
             ValueError: when x has another number of axes, views or colours.
         """
+        seen = self.stages(x)
+        both, background = (torch.einsum("bfhw,fd->bdhw", seen[name], self.to_coarse) for name in ("both", "background"))
+        return both, background, seen["depth_map"]
+
+    def stages(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What each stage sees, in the order in which it comes.
+
+        Args:
+            x: as in `forward`.
+
+        Returns:
+            volume 'b d f h w', the evidence at each candidate of `fine_levels`; both and background 'b d h w', the distributions over these;
+            first 'b h w', the disparity after the first look; depth_map 'b h w', after the second.
+        """
         self.check_input(x)
-        h, w = x.shape[-2:]
+        b, h, w = len(x), *x.shape[-2:]
         x = F.pad(x, (0, -w % POOLING, 0, -h % POOLING, 0, 0), mode="replicate")
-        out = self.aggregate(self.cost_volume(x), x[:, x.shape[1] // 2])
-        out = rearrange(out, "(b d) k h w -> k b d h w", b=len(x))[..., :h, :w].float()
+        guide = self.guide(x[:, x.shape[1] // 2] - 0.5)
+        volume = self.cost_volume(x)
+        out, features = (rearrange(part, "(b d) k h w -> k b d h w", b=b) for part in self.aggregate(volume, guide))
+        out = out.float()
         both, background = out[0].softmax(1), out[1].softmax(1)
-        depth_map = self.local_expectation(background, torch.tanh(out[2]) * self.step / FINE)
-        return (*(torch.einsum("bfhw,fd->bdhw", p, self.to_coarse) for p in (both, background)), depth_map)
+        first = self.local_expectation(background, torch.tanh(out[2]) * self.step / FINE)
+        depth_map = self.refine(x, first, both, background, features, guide)
+        seen = {"volume": rearrange(volume, "(b d) f h w -> b d f h w", b=b), "both": both, "background": background, "first": first, "depth_map": depth_map}
+        return {name: part[..., :h, :w] for name, part in seen.items()}
+
+    def refine(self, x: torch.Tensor, first: torch.Tensor, both: torch.Tensor, background: torch.Tensor, features: torch.Tensor,
+               guide: torch.Tensor) -> torch.Tensor:
+        """The second look: a first estimate 'b h w' to a precise one; features are 'f b d h w'."""
+        spacing, centre = self.step / FINE, x[:, x.shape[1] // 2]
+        where = first if x.requires_grad else first.detach()  # differentiating a view's reading is slow, and first learns from the sum
+        evidence = [self.evidence(*look_closer(x, where + k * spacing), centre) for k in CLOSE]
+        peak = background.argmax(1, keepdim=True)
+        at_peak = torch.stack([f.gather(1, peak)[:, 0] for f in features], 1)
+        moments = [torch.einsum("bdhw,d->bhw", p, self.fine_levels) - where for p in (both, background)]
+        summary = torch.stack([where, *moments, background.amax(1)], 1)
+        better = self.second_look(evidence, torch.cat([at_peak, guide, summary], 1), first, spacing)
+        return better.clamp(-self.max_disp - spacing, self.max_disp + spacing)
 
     def local_expectation(self, distribution: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
         """The expectation over the candidates within one step of the peak, each moved by its offset."""
@@ -323,8 +467,6 @@ def weights_init_xavier(module: nn.Module) -> None:
         nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-    elif isinstance(module, AngularMatch):
-        module.reset_parameters()
 
 
 def get_parameter_number(model: nn.Module) -> dict[str, int]:

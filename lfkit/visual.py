@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from lfkit.disparity import disparity_levels
 from lfkit.lightfield import as_byte, as_float
-from lfkit.model import ViewSweep
+from lfkit.model import DeoccNet, ViewSweep
 
 DISP_MAP = "viridis"   # even steps in lightness, readable without colour
 ERROR_MAP = "RdBu_r"   # signed, white at 0
@@ -210,6 +210,41 @@ def plot_distribution(both: np.ndarray, background: np.ndarray, pixel: tuple[int
             ax.axvline(disp[y, x], linestyle=style, color="black", label=name)
     ax.set(xlabel=DISP_LABEL, ylabel="probability", ylim=(0, 1), title=f"pixel y = {y}, x = {x}")
     ax.legend(fontsize=8)
+    return fig
+
+
+def plot_stages(model: DeoccNet, lf: np.ndarray, pixel: tuple[int, int], fg_disp: np.ndarray | None = None, bg_disp: np.ndarray | None = None) -> Figure:
+    """What each stage of the network sees at one pixel: how the views agree at each candidate, the distributions, the two estimates.
+
+    Args:
+        model: in evaluation mode, on the CPU or a CUDA device.
+        lf: 'u v h w c', uint8 or float in [0, 1]; a crop round the pixel is enough.
+        pixel: (y, x).
+        fg_disp, bg_disp: 'h w' truth, drawn as lines where given.
+    """
+    views = rearrange(torch.from_numpy(as_float(lf)), "u v h w c -> 1 (u v) c h w").to(model.fine_levels.device)
+    with torch.inference_mode():
+        seen = {name: part[0, ..., pixel[0], pixel[1]].cpu().numpy() for name, part in model.stages(views).items()}
+    levels, groups = model.fine_levels.cpu().numpy(), len(model.evidence.groups)
+    fig, axes = _panels(3, widths=[1.6, 1.6, 1.6])
+    volume = seen["volume"]
+    curves = {"all views": (volume[:, groups - 1], "-"), "best of the blocks of 3 x 3 views": (volume[:, groups], "--"),
+              "between blocks of like colour": (volume[:, groups + 1], ":")}
+    for (name, (values, style)), colour in zip(curves.items(), ("#000000", "#0072B2", "#D55E00")):
+        axes[0].plot(levels, values, style, marker="o", markersize=3, label=name, color=colour)
+    axes[0].set(title="1. do the views agree?", ylabel="log variance (low: they do)")
+    axes[1].plot(levels, volume[:, groups + 2], "o-", markersize=3, color="#009E73", label="share of like blocks")
+    axes[1].set(title="2. how many of them?", ylabel="share", ylim=(0, 1.05))
+    for name, key, style, colour in (("depDistT (both layers)", "both", "-", "#0072B2"), ("depDistS (background)", "background", "--", "#E69F00")):
+        axes[2].plot(levels, seen[key], style, marker="o", markersize=3, label=name, color=colour)
+    axes[2].plot(seen["depth_map"], 0.02, "^", color="black", markersize=9, label=f"estimate {seen['depth_map']:.2f} (first {seen['first']:.2f})")
+    axes[2].set(title="3. where are the peaks?", ylabel="probability", ylim=(0, 1.05))
+    for ax in axes:
+        for disp, name, style in ((fg_disp, "true fg_disp", "--"), (bg_disp, "true bg_disp", "-")):
+            if disp is not None:
+                ax.axvline(disp[pixel], linestyle=style, color="grey", linewidth=1, label=f"{name} {disp[pixel]:.2f}")
+        ax.set_xlabel(DISP_LABEL)
+        ax.legend(fontsize=7)
     return fig
 
 

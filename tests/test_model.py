@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from lfkit import DeoccNet, get_parameter_number, weights_init_xavier
-from lfkit.model import AngularMatch, ViewSweep, cubic_weights
+from lfkit.model import ViewEvidence, ViewSweep, cubic_weights, look_closer
 
 
 @pytest.mark.parametrize("views_num, size, max_disp, step", [(3, (17, 5), 4, 1), (5, (8, 8), 2, 0.5), (9, (1, 9), 4, 1), (7, (10, 13), 1, 1)])
@@ -45,26 +45,60 @@ def test_cubic_taps(fraction):
     assert sum(t * k * k for t, k in zip(taps, (-1, 0, 1, 2))) == pytest.approx(fraction**2)  # and on a parabola
 
 
-def test_views_that_agree_give_no_contrast_whatever_their_colour():
-    kernel = AngularMatch(5, 4, 4, 4).kernel()
-    views = torch.rand(1, 1, 4).expand(1, 25, 4).reshape(1, 100, 1, 1).clone()
-    views.reshape(25, 4)[:, 3] = 0
-    assert torch.nn.functional.conv2d(views, kernel).abs().max() < 1e-4 and kernel.shape == (4 * 4 + 4, 100, 1, 1)
-    assert torch.nn.functional.conv2d(torch.rand(1, 100, 1, 1), kernel).abs().max() > 1e-2
+def look(evidence, views, reach=None, centre=None):
+    """The evidence for one pixel whose views have the colours 'n c'."""
+    reach = torch.ones(len(views)) if reach is None else reach
+    centre = views[len(views) // 2] if centre is None else centre
+    return evidence((views * reach[:, None])[None, :, :, None, None], reach[None, :, None, None], centre[None, :, None, None])[0, :, 0, 0]
 
 
-def test_spread_is_the_log_variance_of_the_views_that_reach_the_pixel():
+def score(variance):
+    return (float(torch.log(variance + 2e-5)) + 6) / 2
+
+
+def test_evidence_of_groups_is_the_log_variance_of_the_views_that_reach_the_pixel():
     torch.manual_seed(0)
-    match, views = AngularMatch(5, 4, 4, 4), torch.rand(25, 4)
-    views[:, 3] = 1
-    views[[0, 7, 24]] = 0  # views that don't reach it
-    spread = match.spread(views.reshape(1, 100, 1, 1))[0, :, 0, 0]
-    assert len(spread) == 4 + 4 + 2 + 4
-    for row, groups in zip(spread, match.groups):
-        members = [views[n, :3] for n in range(25) if groups[n] > 0 and views[n, 3] > 0]
-        variance = torch.stack(members).double().var(0).mean()
-        assert float(row) == pytest.approx((float(torch.log(variance + 1e-4)) + 6) / 2, abs=1e-4)
-    assert torch.allclose(spread[-4:], views.mean(0))
+    evidence, views, reach = ViewEvidence(5), torch.rand(25, 3), torch.ones(25)
+    reach[[0, 7, 24]] = 0
+    out = look(evidence, views, reach)
+    assert len(out) == evidence.features == 4 + 4 + 2 + 8
+    for value, group in zip(out, evidence.groups):
+        members = views[(group > 0) & (reach > 0)].double()
+        assert float(value) == pytest.approx(score(members.var(0).mean()), abs=1e-4)
+    assert float(out[-1]) == pytest.approx(22 / 25)
+    few = torch.zeros(25)
+    few[12] = 1
+    assert (look(evidence, views, few)[:10] == 0).all()
+
+
+def test_blocks_of_like_colour_are_gathered_and_the_occluded_ones_left_out():
+    """Rows 0 to 2 see a plain red background, rows 3 and 4 a colourful occluder; 2 of 4 blocks lie in rows 0 to 2."""
+    torch.manual_seed(0)
+    evidence, red = ViewEvidence(5), torch.tensor([0.9, 0.1, 0.1])
+    views = red.repeat(25, 1)
+    views[15:] = torch.rand(10, 3)
+    least, between, share, apart, *colour, reached = look(evidence, views)[10:].tolist()
+    assert torch.allclose(torch.tensor(colour), red - 0.5, atol=1e-3) and reached == pytest.approx(1)
+    assert share == pytest.approx(0.5, abs=0.05) and least < -1 and between == pytest.approx(score(torch.tensor(0.0)), abs=0.1)
+    assert apart == pytest.approx(score(torch.tensor(0.0)), abs=0.1)
+    hidden = look(evidence, views, centre=torch.tensor([0.1, 0.9, 0.1]))
+    assert float(hidden[13]) == pytest.approx(score(torch.tensor((0.64 + 0.64) / 3)), abs=0.02)
+
+
+def test_a_closer_look_reads_each_view_where_the_pixel_is_seen():
+    """A disparity of its own at every pixel, against the sweep's shift by whole and half pixels."""
+    torch.manual_seed(0)
+    x = torch.nn.functional.avg_pool2d(torch.rand(75, 1, 32, 32), 3, 1, 1).reshape(1, 25, 3, 32, 32)
+    disp = torch.where(torch.arange(32)[None, None] < 16, 1.0, -0.5).expand(1, 32, 32)
+    views, reach = look_closer(x, disp)
+    for d, columns in ((1.0, slice(0, 16)), (-0.5, slice(16, 32))):
+        swept = ViewSweep(x, 4).at(d).reshape(1, 25, 3, 32, 32)
+        inside = (*[slice(None)] * 3, slice(6, 26), slice(max(6, columns.start), min(26, columns.stop)))
+        # torch's cubic kernel has a = -3/4, the sweep's -1/2: they differ by at most a fraction of the picture's roughness
+        assert torch.allclose(views[inside], swept[inside], atol=0.0 if d == 1 else 0.03, rtol=1e-5)
+    assert reach[0, 12].all() and not reach[0, 0, -1].all() and (views * ~reach[:, :, None] == 0).all()
+    u, v = 0, 4  # two rows up, two columns right: reaches y + 2 d, x - 2 d
+    assert reach[0, 5 * u + v, :, 8].tolist() == [y + 2 <= 31 for y in range(32)]
 
 
 def test_no_statistic_over_the_image():
@@ -98,6 +132,18 @@ def test_the_disparity_is_read_at_the_peak_not_between_two():
     assert net.local_expectation(distribution, offset).item() == pytest.approx(3.0)
     distribution[0, 2] = 0.45
     assert net.local_expectation(distribution, offset).item() == pytest.approx((0.45 * -3 + 0.3 * -2.5) / 0.75)
+
+
+def test_the_stages_are_those_of_the_result():
+    torch.manual_seed(0)
+    net, x = DeoccNet(4, 3, 2, 1).eval(), torch.rand(2, 9, 3, 14, 11)
+    with torch.inference_mode():
+        seen, (both, background, depth_map) = net.stages(x), net(x)
+    assert seen["volume"].shape == (2, 9, net.evidence.features, 14, 11) and seen["first"].shape == (2, 14, 11)
+    assert torch.equal(seen["depth_map"], depth_map)
+    assert torch.allclose(seen["both"][:, ::2] + 0.5 * torch.nn.functional.pad(seen["both"][:, 1::2], (0, 0, 0, 0, 0, 1))
+                          + 0.5 * torch.nn.functional.pad(seen["both"][:, 1::2], (0, 0, 0, 0, 1, 0)), both, atol=1e-6)
+    assert background.shape == (2, 5, 14, 11)
 
 
 def test_parameters_and_xavier():

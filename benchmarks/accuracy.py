@@ -1,0 +1,115 @@
+"""Errors on scenes that no weights have seen, in one table a group: procedural scenes of held-out seeds, and scenes of your own with truth.
+
+    python benchmarks/accuracy.py [SCENE ...] [--weights FILE ...] [--seeds 8] [--embed 3] [--json FILE]
+
+Background's disparity, border 15, inside and outside the occluder's mask; "both peaks" is the percent of the pixels whose layers lie more than 2.1 steps
+apart, at which depDistT has a peak within 0.25 px of each. A SCENE without occluders is scored as it comes, and, with --embed, with drawn occluders in front
+of it (three seeds). A weights FILE may be the EPINET-like baseline's, of `benchmarks/train_baseline.py`.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+import lfkit
+from lfkit.checkpoint import WEIGHTS
+from lfkit.dataset import HELD_OUT
+from lfkit.inference import predict_scene
+from lfkit.lightfield import Scene, as_byte, as_float, load_scene
+from lfkit.occlusion import embed_occluders, occluder_supports
+from lfkit.synthetic import synthesize
+from lfkit.tables import score_scene
+
+SIZE = 160     # of the procedural scenes, in pixels
+APART = 2.1    # in steps: nearer layers make one peak of two at some phases
+NEAR = 0.25    # pixels per view step that a peak may be off
+PEAK = 0.05    # least share of the mass in a peak and its two neighbours
+
+
+def both_peaks(both: np.ndarray, scene: Scene, max_disp: float, step: float, border: int = 15) -> float | None:
+    """Percent of the pixels with layers far apart at which both true disparities have a peak near them; None where there are none.
+
+    A peak is a level that is not lower than its neighbours, its disparity the expectation over the three.
+    """
+    if scene.fg_disp is None:
+        return None
+    levels = np.arange(len(both))[:, None, None] * step - max_disp
+    padded = np.pad(both, ((1, 1), (0, 0), (0, 0)))
+    below, above = padded[:-2], padded[2:]
+    mass = below + both + above
+    peak = (both >= below) & (both >= above) & (mass >= PEAK)
+    disp = np.where(peak, (below * (levels - step) + both * levels + above * (levels + step)) / np.maximum(mass, 1e-9), np.inf)
+    found = [np.abs(disp - truth).min(0) <= NEAR for truth in (scene.fg_disp, scene.bg_disp)]
+    apart = (scene.fg_disp - scene.bg_disp > APART * step) & (np.abs(scene.fg_disp) <= max_disp) & (np.abs(scene.bg_disp) <= max_disp)
+    inner = (slice(border, -border), slice(border, -border))
+    return 100 * float((found[0] & found[1])[inner][apart[inner]].mean()) if apart[inner].any() else None
+
+
+def embedded(scene: Scene, seed: int) -> Scene:
+    """The scene behind drawn occluders."""
+    lf, mask, fg_disp = embed_occluders(as_float(scene.lf), scene.bg_disp, np.random.default_rng(seed), 4.0, occluder_supports(()))
+    return Scene(f"{scene.name} + occluders {seed}", as_byte(lf), scene.bg_disp, fg_disp, mask, scene.centre)
+
+
+def scenes_to_score(paths: list[str], seeds: int, embed: int):
+    """(group, scene) of all that is scored."""
+    for k in range(seeds):
+        yield "procedural", synthesize(HELD_OUT + 1000 + k, SIZE)
+    for path in paths:
+        scene = load_scene(path)
+        yield "given", scene
+        if scene.fg_disp is None:
+            for seed in range(embed):
+                yield "given, embedded", embedded(scene, seed)
+
+
+def load(path: str):
+    """A network of lfkit, or the baseline where the file says so."""
+    kept = torch.load(path, map_location="cpu", weights_only=True)
+    if "epinet" not in kept:
+        return lfkit.load_model(path)[0]
+    from baselines import EpinetPosterior
+    net = EpinetPosterior(kept["width"])
+    net.load_state_dict(kept["epinet"])
+    return net.eval()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("scenes", nargs="*")
+    parser.add_argument("--weights", nargs="+", default=[str(WEIGHTS)])
+    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--embed", type=int, default=3, help="occluders' seeds before each scene without any")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    device = lfkit.choose_device("auto")
+    models = {path: load(path).to(device) for path in args.weights}
+    rows = []
+    for group, scene in tqdm(scenes_to_score(args.scenes, args.seeds, args.embed), leave=False):
+        for path, model in models.items():
+            start = time.perf_counter()
+            both, _, disp = (out.numpy() for out in predict_scene(scene.lf, model, device, 256, 32, 8))
+            row = score_scene(scene, disp) | {"seconds": time.perf_counter() - start, "group": group, "weights": Path(path).name}
+            peaks = both_peaks(both, scene, model.max_disp, model.step)
+            rows.append(row | ({"both_peaks": peaks} if peaks is not None else {}))
+    keys = ("mse_x100", "bad_pix", "mse_x100_inside", "bad_pix_inside", "mse_x100_outside", "bad_pix_outside", "both_peaks")
+    print("| scenes | weights | MSEx100 | BadPix 0.07 | MSEx100 in | BadPix in | MSEx100 out | BadPix out | both peaks |\n|---|---|" + "---|" * len(keys))
+    for group in dict.fromkeys(row["group"] for row in rows):
+        names = dict.fromkeys(row["scene"] for row in rows if row["group"] == group)
+        for path in models:
+            mine = [row for row in rows if row["group"] == group and row["weights"] == Path(path).name]
+            lines = {f"{group}, mean of {len(names)}": mine} | ({row["scene"]: [row] for row in mine} if group == "given" else {})
+            for name, part in lines.items():
+                values = [[row[key] for row in part if key in row] for key in keys]
+                print(f"| {name} | {Path(path).name} | " + " | ".join(f"{np.mean(v):.2f}" if v else "-" for v in values) + " |")
+    if args.json:
+        args.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

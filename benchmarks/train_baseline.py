@@ -1,0 +1,60 @@
+"""Trains the EPINET-like baseline on the crops that `python -m lfkit train` takes, with the same losses, for `benchmarks/accuracy.py`.
+
+    python benchmarks/train_baseline.py --data_dir Dataset --steps 2000 --out epinet.pkl [--width 70] [--batch_size 2] [--patch_size 48] [--lr 1e-3]
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from einops import rearrange
+
+import lfkit
+from lfkit.dataset import open_training
+from lfkit.losses import CRITERIA, training_loss
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+def main() -> None:
+    from baselines import EpinetPosterior
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data_dir", required=True)
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--width", type=int, default=70)
+    parser.add_argument("--batch_size", type=int, default=2)
+    parser.add_argument("--patch_size", type=int, default=48)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    ours = parser.parse_args()
+    args = lfkit.get_parser(["--data_dir", ours.data_dir, "--patch_size", str(ours.patch_size), "--batch_size", str(ours.batch_size)])
+    device = lfkit.choose_device("auto")
+    torch.manual_seed(0)
+    net, dataset = EpinetPosterior(ours.width).to(device), open_training(args, device)
+    optimizer = torch.optim.Adam(net.parameters(), lr=ours.lr)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, ours.steps)
+    weights = {"loss1_weight": 1.0, "loss2_weight": 1.0, "loss3_weight": 2.0}
+    step, totals = 0, {}
+    while step < ours.steps:
+        dataset.set_epoch(step)
+        for lf, _, _, fg_disp, bg_disp in torch.utils.data.DataLoader(dataset, batch_size=ours.batch_size, shuffle=True):
+            outputs = net(rearrange(lf, "b u v h w c -> b (u v) c h w").to(device))
+            loss, parts = training_loss(outputs, fg_disp.to(device), bg_disp.to(device), CRITERIA["l1"](), CRITERIA["ce"](), weights, 4, 1, 1.0)
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+            optimizer.step()
+            scheduler.step()
+            step += 1
+            totals = {name: totals.get(name, 0.0) + value for name, value in parts.items()}
+            if step % 100 == 0:
+                print(step, {name: round(value / 100, 4) for name, value in totals.items()}, flush=True)
+                totals = {}
+            if step == ours.steps:
+                break
+    torch.save({"epinet": net.state_dict(), "width": ours.width}, ours.out)
+
+
+if __name__ == "__main__":
+    main()
