@@ -1,6 +1,8 @@
 """Several processes that train one network: who is who, who writes, and what is shared. Started by torchrun; one process without it."""
 
+import logging
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import zip_longest
@@ -55,10 +57,13 @@ def group(device_name: str) -> Iterator[str]:
     if name != "cpu":
         torch.cuda.set_device(name)
     distributed.init_process_group("gloo" if name == "cpu" else "cpu:gloo,cuda:nccl")
+    if rank() > 0:
+        logging.getLogger("lfkit").setLevel(logging.CRITICAL)  # the first rank tells what all of them do
     try:
         yield name
     finally:
-        distributed.destroy_process_group()
+        if started():
+            distributed.destroy_process_group()
 
 
 def gather(value: Any) -> list:
@@ -105,6 +110,7 @@ def wrap(model: nn.Module, device: torch.device) -> nn.Module:
     """The model, whose gradients are averaged over the ranks where there are several."""
     if world() == 1:
         return model
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")  # of kernels of one pixel, whose strides mean nothing
     return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
 
 

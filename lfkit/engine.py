@@ -27,7 +27,7 @@ from lfkit.lightfield import as_byte
 from lfkit.losses import CRITERIA, WEIGHT_NAMES, training_loss
 from lfkit.metrics import BORDER, compute_bad_pix, compute_mse
 from lfkit.model import DeoccNet, weights_init_xavier
-from lfkit.optim import PRECISIONS, make_average, make_optimizer, make_scaler, make_scheduler
+from lfkit.optim import PRECISIONS, keep_channels_last, make_average, make_optimizer, make_scaler, make_scheduler
 from lfkit.rundir import describe_start, make_run_dir, setup_logging, write_curves
 from lfkit.visual import save_validation_result
 
@@ -47,7 +47,9 @@ def build(args: Namespace, device: torch.device,
     torch.manual_seed(args.seed)
     model = DeoccNet(args.channels, args.views_num, args.max_disp, args.step)
     model.apply(weights_init_xavier)
-    model.to(device, memory_format=torch.channels_last if args.channels_last else torch.preserve_format)
+    model.to(device)
+    if args.channels_last:
+        keep_channels_last(model)
     optimizer = make_optimizer(args, model)
     return model, optimizer, make_scheduler(args, optimizer, steps)
 

@@ -50,7 +50,7 @@ def explained(args: Namespace, training: bool = True) -> Iterator[None]:
         training: whether it was training that ran out of memory, or validation.
 
     Raises:
-        Fault: when memory or disk has run out, or a loader process is gone.
+        Fault: when memory or disk has run out, or a loader process or another rank is gone.
     """
     try:
         yield
@@ -63,6 +63,8 @@ def explained(args: Namespace, training: bool = True) -> Iterator[None]:
         if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in text:
             release(error)
             raise Fault(lack_of_memory(args, training)) from None
+        if isinstance(error, torch.distributed.DistError) or "gloo" in text:
+            raise Fault(f"another rank has ended, and says why itself ({text.splitlines()[0]})") from error
         if "DataLoader worker" in text and ("exited unexpectedly" in text or "killed by signal" in text):
             raise Fault(f"a loader process is gone ({text.splitlines()[0]}), most often because memory ran out; try less than --num_workers "
                         f"{args.num_workers}, 0 for none") from error
