@@ -180,6 +180,13 @@ def prune_checkpoints(folder: Path, keep: int) -> None:
         path.unlink(missing_ok=True)
 
 
+def seed_all(seed: int) -> None:
+    """Seeds Python's, NumPy's and torch's generators."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
 def random_states() -> dict:
     """The states of Python's, NumPy's and torch's generators, as plain values and tensors."""
     kind, keys, *rest = np.random.get_state()

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from lfkit import distributed
-from lfkit.checkpoint import find_checkpoint, prune_checkpoints, random_states, read_checkpoint, restore, restore_random_states, save_checkpoint
+from lfkit.checkpoint import find_checkpoint, prune_checkpoints, random_states, read_checkpoint, restore, restore_random_states, save_checkpoint, seed_all
 from lfkit.dataset import DatasetLF, SyntheticLF, open_training, validation_scenes
 from lfkit.devices import choose_device
 from lfkit.faults import Fault, explained, undisturbed
@@ -269,7 +269,7 @@ class Run:
         together = args.batch_size * args.accumulate * distributed.world()
         self.model, self.optimizer, self.scheduler = build(args, device, -(-len(self.dataset) // together))
         self.scaler, self.average = make_scaler(args, device), make_average(args, self.model)
-        torch.manual_seed(args.seed + distributed.rank())  # the weights are alike on all ranks, what is drawn later is not
+        seed_all(args.seed + distributed.rank())  # the weights are alike on all ranks, what is drawn later is not
         if source:
             self._restore(checkpoint, source)
             logger.info("resumed %s at epoch %d", source, self.epoch)

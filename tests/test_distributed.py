@@ -220,3 +220,24 @@ def test_torchrun_runs_the_command_line(three, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("Training epoch 0") == 1 and len(list((tmp_path / "log").iterdir())) == 1
+
+
+STUB = """#!/usr/bin/env bash
+echo "$@" >> {calls}
+[ "$(wc -l < {calls})" -gt {failures} ]
+"""
+
+
+@pytest.mark.parametrize("failures, environment, calls, status", [
+    (0, {}, 1, 0), (2, {"MIN_SECONDS": "0"}, 3, 0), (9, {"MIN_SECONDS": "0", "RETRIES": "1"}, 2, 1), (9, {}, 1, 1)])
+def test_run_sh_goes_on_after_a_crash(tmp_path, failures, environment, calls, status):
+    """But not after one within the first minute, which a wrong flag is."""
+    stub = tmp_path / "python"
+    stub.write_text(STUB.format(calls=tmp_path / "calls", failures=failures))
+    stub.chmod(0o755)
+    script = Path(__file__).parents[1] / "run.sh"
+    done = subprocess.run([script, "--data_dir", "a b"], env=os.environ | {"PYTHON": str(stub), "NPROC": "3"} | environment, capture_output=True, check=False)
+    lines = (tmp_path / "calls").read_text().splitlines()
+    assert done.returncode == status and len(lines) == calls
+    assert lines[0] == "-m torch.distributed.run --standalone --nproc-per-node=3 -m lfkit train --data_dir a b"
+    assert all(line == lines[0] + " --resume auto" for line in lines[1:])
