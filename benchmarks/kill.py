@@ -22,8 +22,8 @@ import lfkit
 
 ROOT = Path(__file__).resolve().parents[1]
 EPOCHS = 16
-FLAGS = ["--channels", "4", "--views_num", "3", "--patch_size", "24", "--batch_size", "2", "--crops_per_scene", "2", "--epoch", str(EPOCHS), "--val_every", "2",
-         "--device", "cpu", "--average", "0.9", "--schedule", "cosine", "--warm_up", "2", "--clip", "1", "--test_length", "64"]
+FLAGS = ["--channels", "4", "--views_num", "3", "--patch_size", "24", "--batch_size", "2", "--crops_per_scene", "2", "--epoch", str(EPOCHS),
+         "--val_every", "2", "--device", "cpu", "--average", "0.9", "--schedule", "cosine", "--warm_up", "2", "--clip", "1", "--test_length", "64"]
 
 
 def start(data_dir: Path, log_dir: Path, *more: str) -> subprocess.Popen:
@@ -104,7 +104,10 @@ def main() -> int:
             log_dir = root / f"killed{k}"
             process = start(root / "data", log_dir)
             way = list(tally)[k % 3 == 2]
-            hit = kill_while_writing(process, log_dir, rng.randint(1, EPOCHS)) if k % 3 == 2 else kill_while_running(process, log_dir, rng.uniform(0, 0.9 * seconds))
+            if k % 3 == 2:
+                hit = kill_while_writing(process, log_dir, rng.randint(1, EPOCHS))
+            else:
+                hit = kill_while_running(process, log_dir, rng.uniform(0, 0.9 * seconds))
             process.communicate()
             finish(start(root / "data", log_dir, "--resume", "auto"))
             same = equal(result(log_dir), whole)

@@ -71,8 +71,8 @@ def final_loss(model: nn.Module, args: argparse.Namespace, dataset: Crops, devic
 def measure(flags: list[str], options: argparse.Namespace, dataset: Crops, device: torch.device) -> tuple[float, float, float]:
     """Crops a second, from the median step; the loss after the last one; and the peak of CUDA memory in MiB."""
     accumulate = int(dict(zip(flags[::2], flags[1::2])).get("--accumulate", 1))
-    args = lfkit.get_parser(["--patch_size", str(options.patch), "--channels", str(options.channels), "--batch_size", str(options.batch // accumulate),
-                             "--views_num", str(options.views), "--lr", "1e-3", *flags])
+    args = lfkit.get_parser(["--patch_size", str(options.patch), "--channels", str(options.channels), "--views_num", str(options.views),
+                             "--batch_size", str(options.batch // accumulate), "--lr", "1e-3", *flags])
     model, optimizer, scheduler = lfkit.build(args, device, options.steps)
     net, average = torch.compile(model) if args.compile else model, make_average(args, model)
     times = []
@@ -106,8 +106,8 @@ def main() -> None:
     args = lfkit.get_parser(["--patch_size", str(options.patch), "--views_num", str(options.views)])
     dataset = Crops(args, 4 * options.batch, options.steps // 4)
     name = torch.cuda.get_device_name(device) if on_cuda else f"{platform.machine()} CPU, {torch.get_num_threads()} thread(s)"
-    print(f"{name}, torch {torch.__version__}: {options.batch} crops of {options.views} x {options.views} x {options.patch} x {options.patch} a step, "
-          f"--channels {options.channels}, {options.steps} steps\n")
+    print(f"{name}, torch {torch.__version__}: {options.batch} crops of {options.views} x {options.views} x {options.patch} x {options.patch} "
+          f"a step, --channels {options.channels}, {options.steps} steps\n")
     print("| knob | crops / s | times baseline | loss after the last step |" + (" peak memory (MiB) |" if on_cuda else ""))
     print("|---|---|---|---|" + ("---|" if on_cuda else ""))
     first = None

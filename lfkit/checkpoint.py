@@ -34,7 +34,8 @@ def plain(value):
         return {key: plain(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
         return type(value)(plain(part) for part in value)
-    raise ValueError(f"a checkpoint holds plain values and tensors: got a {type(value).__name__}; turn it into numbers, strings, tensors, or lists and dicts of them")
+    raise ValueError(f"a checkpoint holds plain values and tensors: got a {type(value).__name__}; turn it into numbers, strings, tensors, or "
+                     "lists and dicts of them")
 
 
 def save_checkpoint(args: Namespace, epoch: int, model: nn.Module, optimizer, scheduler, checkpoint_path: str | Path, **state) -> None:
@@ -96,13 +97,18 @@ def read_checkpoint(path: str | Path) -> dict:
 
 
 def restore(checkpoint: dict, path: str | Path, model: nn.Module, optimizer=None, scheduler=None) -> None:
-    """Puts back what `read_checkpoint` gave; ValueError, which names the path, when it is of another architecture."""
+    """Puts back what `read_checkpoint` gave; ValueError, which names the path, when it does not fit."""
     theirs, ours = checkpoint["model_state_dict"], model.state_dict()
     differing = [name for name in {**ours, **theirs} if name not in ours or name not in theirs or ours[name].shape != theirs[name].shape]
     if differing:
         saved = {name: checkpoint["architecture"].get(name) for name in ARCHITECTURE}
         raise ValueError(f"{path}: is of another architecture, {len(differing)} of its tensors differ (first: {differing[0]}); it was trained with "
                          f"{', '.join(f'--{name} {value}' for name, value in saved.items())}: use the same flags, or the version of lfkit that saved it")
+    if optimizer is not None and not checkpoint["optimizer_state_dict"]:
+        raise ValueError(f"{path}: holds weights without the optimizer's state, so that no run can go on from it; train by hand from lfkit.load_model")
+    if scheduler is not None and ("lr_lambdas" in checkpoint["scheduler_state_dict"]) != ("lr_lambdas" in scheduler.state_dict()):
+        saved = {name: checkpoint["args"].get(name) for name in ("schedule", "warm_up")}
+        raise ValueError(f"{path}: its learning rate followed another schedule; use its {', '.join(f'--{name} {value}' for name, value in saved.items())}")
     model.load_state_dict(theirs)
     if optimizer is not None:
         optimizer.load_state_dict(checkpoint["optimizer_state_dict"])
@@ -117,7 +123,8 @@ def load_checkpoint(path: str | Path, model: nn.Module, optimizer=None, schedule
         The checkpoint: args (a dict), epoch (the next one to train), and what else was saved.
 
     Raises:
-        FileNotFoundError, ValueError: as `read_checkpoint`; also when the checkpoint is of another architecture.
+        FileNotFoundError, ValueError: as `read_checkpoint`; also when the checkpoint is of another architecture or schedule, or lacks the
+            optimizer's state.
     """
     checkpoint = read_checkpoint(path)
     restore(checkpoint, path, model, optimizer, scheduler)
@@ -150,8 +157,8 @@ def find_checkpoint(log_dir: str | Path, run: str = "*", skipped: list | None = 
         run: a pattern of run directories, such as "AOR_DE_*".
         skipped: a list to which the reasons for passing over damaged files are added.
     """
-    found = [path for name in ("model_state/model_*.pkl", "model_best.pkl") for path in Path(log_dir).glob(f"{run}/{name}")]
-    for path in sorted(found, key=lambda p: p.stat().st_mtime_ns, reverse=True):
+    newest = lambda name: sorted(Path(log_dir).glob(f"{run}/{name}"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    for path in newest("model_state/model_*.pkl") + newest("model_best.pkl"):  # the best is as old as it is, but better than nothing
         try:
             read_checkpoint(path)
             return path

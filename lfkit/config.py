@@ -57,12 +57,15 @@ def number(low: float, below: float = float("inf")):
 def add_knobs(parser: ArgumentParser) -> None:
     """Adds what makes training faster or steadier."""
     knobs = parser.add_argument_group("speed and steadiness")
-    knobs.add_argument("--precision", default="float32", choices=tuple(PRECISIONS), help="of the network's arithmetic while training; losses and weights stay float32")
+    knobs.add_argument("--precision", default="float32", choices=tuple(PRECISIONS),
+                       help="of the network's arithmetic while training; losses and weights stay float32")
     knobs.add_argument("--channels_last", type=int, choices=(0, 1), default=0, help="1 keeps the kernels' channels together in memory")
     knobs.add_argument("--compile", type=int, choices=(0, 1), default=0, help="1 compiles the network for training; the first step takes minutes")
     knobs.add_argument("--fused", type=int, choices=(0, 1), default=0, help="1 takes Adam's step in one kernel")
-    knobs.add_argument("--pin_memory", type=int, choices=(0, 1), default=1, help="1 copies batches to a CUDA device from memory that is not paged, while it computes")
-    knobs.add_argument("--accumulate", type=whole(1), default=1, help="batches a step: the gradient of a batch so many times as large, in the memory of one")
+    knobs.add_argument("--pin_memory", type=int, choices=(0, 1), default=1,
+                       help="1 copies batches to a CUDA device from memory that is not paged, without waiting")
+    knobs.add_argument("--accumulate", type=whole(1), default=1,
+                       help="batches a step: the gradient of a batch so many times as large, in the memory of one")
     knobs.add_argument("--clip", type=number(0), default=0.0, help="longest gradient, as the norm over all parameters; 0 for no limit")
     knobs.add_argument("--average", type=number(0, 1), default=0.0, metavar="DECAY",
                        help="above 0: validate, and save beside the weights, their moving average, of which each step keeps so much (0.999, say)")
@@ -102,7 +105,8 @@ def add_training_arguments(parser: ArgumentParser) -> None:
     train.add_argument("--decay_step", type=whole(1), default=200, help="the rate is multiplied by gamma after so many decay units")
     train.add_argument("--decay_unit", default="epoch", choices=("epoch", "batch"), help="what decay_step counts")
     train.add_argument("--gamma", type=float, default=0.1, help="factor of the decay")
-    train.add_argument("--schedule", default="step", choices=("step", "cosine"), help="how the rate falls: by gamma, or along a cosine to 0 at the last epoch")
+    train.add_argument("--schedule", default="step", choices=("step", "cosine"),
+                       help="how the rate falls: by gamma, or along a cosine to 0 at the last epoch")
     train.add_argument("--warm_up", type=whole(0), default=0, help="decay units over which the rate first rises to lr")
     train.add_argument("--criterion1", default="l1", choices=tuple(CRITERIA), help="loss on the distributions: L1 or cross-entropy")
     for name, what in zip(WEIGHT_NAMES, ("two-peaked distribution", "background's distribution", "background's disparity")):
@@ -134,7 +138,8 @@ def check_arguments(args: Namespace) -> Namespace:
     check_views_num(args.views_num)
     disparity_levels(args.max_disp, args.step)
     if args.schedule == "cosine" and args.decay_unit == "epoch" and 0 < args.epoch <= args.warm_up:
-        raise ValueError(f"the rate must rise before it falls: got --warm_up {args.warm_up} of --epoch {args.epoch}; use less warm-up, or --decay_unit batch")
+        raise ValueError(f"the rate must rise before it falls: got --warm_up {args.warm_up} of --epoch {args.epoch}; use less warm-up, "
+                         "or --decay_unit batch")
     return args
 
 

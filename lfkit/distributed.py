@@ -40,7 +40,8 @@ def local_device(name: str) -> str:
     if name not in ("auto", "cuda") and ranks > 1:
         raise ValueError(f"--device {name} would put {ranks} ranks on one device; use --device auto, which gives each its own, or cpu")
     if ranks > count:
-        raise ValueError(f"torchrun started {ranks} ranks on a machine with {count} CUDA devices; use --nproc-per-node={max(count, 1)}, or --device cpu")
+        raise ValueError(f"torchrun started {ranks} ranks on a machine with {count} CUDA devices; use --nproc-per-node={max(count, 1)}, "
+                         "or --device cpu")
     return f"cuda:{mine}" if name in ("auto", "cuda") else name
 
 
@@ -85,15 +86,16 @@ def on_first(work: Callable[[], Any]) -> Any:
     """What work() gives on rank 0, on every rank; an error there is raised on every rank."""
     if world() == 1:
         return work()
-    outcome = [None, None]
+    outcome, cause = [None, None], None
     if rank() == 0:
         try:
             outcome[0] = work()
         except Exception as error:  # whatever it is, the others must not wait for ever
-            outcome[1] = error if type(error) in PASSED_ON else Fault(f"rank 0 ended with {type(error).__name__}: {error}")
+            passed_on = type(error) in PASSED_ON
+            outcome[1], cause = (error, None) if passed_on else (Fault(f"rank 0 ended with {type(error).__name__}: {error}"), error)
     distributed.broadcast_object_list(outcome, src=0)
     if outcome[1] is not None:
-        raise outcome[1]
+        raise outcome[1] from cause
     return outcome[0]
 
 

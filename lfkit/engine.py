@@ -18,7 +18,8 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from lfkit import distributed
-from lfkit.checkpoint import find_checkpoint, prune_checkpoints, random_states, read_checkpoint, restore, restore_random_states, save_checkpoint, seed_all
+from lfkit.checkpoint import (find_checkpoint, prune_checkpoints, random_states, read_checkpoint, restore, restore_random_states, save_checkpoint,
+                              seed_all)
 from lfkit.dataset import DatasetLF, SyntheticLF, open_training, validation_scenes
 from lfkit.devices import choose_device
 from lfkit.faults import Fault, explained, undisturbed
@@ -92,7 +93,8 @@ class Trainer:
         with torch.autocast(device.type, PRECISIONS[args.precision], enabled=args.precision != "float32"):
             outputs = self.model(rearrange(lf, "b u v h w c -> b (u v) c h w"))
         outputs = tuple(out.float() for out in outputs)
-        loss, parts = training_loss(outputs, fg_disp, bg_disp, self.criterion, self.criterion1, self.weights, args.max_disp, args.step, args.hidden_weight)
+        loss, parts = training_loss(outputs, fg_disp, bg_disp, self.criterion, self.criterion1, self.weights, args.max_disp, args.step,
+                                    args.hidden_weight)
         if distributed.world() > 1:  # an output of which no pixel counted would leave its weights without a gradient, and the other ranks waiting
             loss = loss + 0 * sum(out.sum() for out in outputs)
         return loss, parts, (outputs[2].detach(), bg_disp)
@@ -106,8 +108,9 @@ class Trainer:
             lf, _, _, fg_disp, bg_disp = (part.cpu() for part in batch)
             save_checkpoint(self.args, self.epoch, distributed.unwrap(self.model), self.optimizer, self.scheduler, path, crops=names,
                             batch={"lf": lf, "fg_disp": fg_disp, "bg_disp": bg_disp})
-        raise Fault(f"{what} is not finite in epoch {self.epoch}, step {number}, at a rate of {self.optimizer.param_groups[0]['lr']:.2e}; the step used "
-                    f"{', '.join(names)}. The state before it is in {path}: look at these crops, lower --lr, or set --clip 1")
+        lr = self.optimizer.param_groups[0]["lr"]
+        raise Fault(f"{what} is not finite in epoch {self.epoch}, step {number}, at a rate of {lr:.2e}; the step used {', '.join(names)}. "
+                    f"The state before it is in {path}: look at these crops, lower --lr, or set --clip 1")
 
     def update(self, number: int, crops: list[int], batch: tuple) -> float:
         """One step of optimizer, average and scheduler; gives the norm of the gradient."""
@@ -201,8 +204,8 @@ def train_epoch(args: Namespace, model: nn.Module, criterion: Callable, criterio
     means = {name: total / crops for name, total in totals.items()}
     seconds = time.perf_counter() - start
     report = {"epoch": epoch, "lr": lr, "load_time": load_time, "time": seconds, "crops": crops, "crops_per_second": crops / seconds, **means}
-    logger.info("Training epoch %d, lr %.2e, load %.2f s, time %.2f s (%.1f crops/s), loss %.6f (T %.6f, S %.6f, disparity %.6f px), MSE x100 %.4f px^2, "
-                "outside the levels %.2f %%", epoch, lr, load_time, seconds, report["crops_per_second"],
+    logger.info("Training epoch %d, lr %.2e, load %.2f s, time %.2f s (%.1f crops/s), loss %.6f (T %.6f, S %.6f, disparity %.6f px), "
+                "MSE x100 %.4f px^2, outside the levels %.2f %%", epoch, lr, load_time, seconds, report["crops_per_second"],
                 *(means[k] for k in ("loss", "loss1", "loss2", "loss3")), 100 * means["mse"], means["out_of_range"])
     return report
 
@@ -228,7 +231,8 @@ def validation(args: Namespace, epoch: int, model: nn.Module, best_mse: float, l
     scores, predictions, pictures = {}, {}, {}
     rank, world = distributed.rank(), distributed.world()
     try:
-        for name, scene in tqdm(validation_scenes(args, slice(rank, None, world)), desc="validation", leave=False, delay=QUIET_SECONDS, disable=rank > 0):
+        scenes = validation_scenes(args, slice(rank, None, world))
+        for name, scene in tqdm(scenes, desc="validation", leave=False, delay=QUIET_SECONDS, disable=rank > 0):
             if scene.bg_disp is None:
                 raise ValueError(f"{name} in {args.data_dir} has no true disparity to validate against; take it off the scene list")
             with torch.inference_mode():
@@ -351,7 +355,8 @@ class Run:
         report = train_epoch(self.args, self.net, criterion, criterion1, self.optimizer, self.scheduler, self.epoch, weights, self.device,
                              self.dataset, self.scaler, self.average, self.log_path)
         self.epoch += 1
-        values = {**report, "train_loss": report["loss"], "train_metric": report["mse"], "test_metric": self.tested["mse"], "bad_pix": self.tested["bad_pix"]}
+        values = {**report, "train_loss": report["loss"], "train_metric": report["mse"], "test_metric": self.tested["mse"],
+                  "bad_pix": self.tested["bad_pix"]}
         for name, curve in self.curves.items():
             curve.append(float(values[name]))
         self.save("model_state/model_last.pkl")
@@ -363,7 +368,8 @@ class Run:
         names = lambda dataset: {scene.name for scene in getattr(dataset, "scenes", ())}
         before, self.dataset = self.dataset, open_training(self.args, self.device)
         if gone := names(before) - names(self.dataset):
-            raise FileNotFoundError(f"{self.args.data_dir}: {', '.join(sorted(gone))} vanished in mid run; put it back, or start a new run without it")
+            raise FileNotFoundError(f"{self.args.data_dir}: {', '.join(sorted(gone))} vanished in mid run; put it back, or start a new run "
+                                    "without it")
 
 
 def fit(args: Namespace, device: torch.device | None = None, on_report: Callable[[dict], None] | None = None) -> Iterator[dict]:

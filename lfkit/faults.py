@@ -21,7 +21,8 @@ class Fault(RuntimeError):
 def lack_of_memory(args: Namespace, training: bool) -> str:
     """What to try when memory has run out."""
     if not training:
-        return f"out of memory while validating with crops of {args.test_length} pixels; try --test_length {max(32, args.test_length * 2 // 3 // 8 * 8)}"
+        shorter = max(32, args.test_length * 2 // 3 // 8 * 8)
+        return f"out of memory while validating with crops of {args.test_length} pixels; try --test_length {shorter}"
     smaller = f"--patch_size {max(16, args.patch_size * 3 // 4 // 8 * 8)}"
     if args.batch_size > 1:
         half = args.batch_size // 2

@@ -71,8 +71,8 @@ def environment(device: torch.device) -> dict:
         except PackageNotFoundError:  # run from its folder, not installed
             versions[name] = None
     cuda = device.type == "cuda"
-    return {"started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "command": shlex.join(sys.argv), "folder": os.getcwd(), "python": platform.python_version(),
-            "platform": platform.platform(), "versions": versions, "git_commit": git_commit(Path(__file__).parent), "device": str(device),
+    return {"started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "command": shlex.join(sys.argv), "folder": os.getcwd(),
+            "python": platform.python_version(), "platform": platform.platform(), "versions": versions, "git_commit": git_commit(Path(__file__).parent), "device": str(device),
             "device_name": torch.cuda.get_device_name(device) if cuda else platform.processor() or platform.machine(),
             "cuda": torch.version.cuda if cuda else None, "threads": torch.get_num_threads(), "processes": world()}
 

@@ -166,6 +166,19 @@ def test_another_architecture(args, parts, tmp_path):
         lfkit.load_checkpoint(tmp_path / "c.pkl", lfkit.DeoccNet(channels=8))
 
 
+def test_another_schedule(args, parts, tmp_path):
+    lfkit.save_checkpoint(args, 0, *parts, tmp_path / "c.pkl")
+    args.schedule = "cosine"
+    with pytest.raises(ValueError, match="its learning rate followed another schedule; use its --schedule step, --warm_up 0"):
+        lfkit.load_checkpoint(tmp_path / "c.pkl", *lfkit.build(args, torch.device("cpu")))
+
+
+def test_weights_alone_are_no_run():
+    args = lfkit.get_parser()
+    with pytest.raises(ValueError, match="holds weights without the optimizer's state, so that no run can go on from it"):
+        lfkit.load_checkpoint(lfkit.checkpoint.WEIGHTS, *lfkit.build(args, torch.device("cpu")))
+
+
 def test_missing_or_something_else(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*; train one with `python -m lfkit train` or run notebooks/03_training\.ipynb"):
         read_checkpoint(tmp_path / "c.pkl")
@@ -186,6 +199,12 @@ def test_the_newest_whole_one_is_found(args, parts, tmp_path):
     assert lfkit.find_checkpoint(tmp_path, "A_B_*", skipped).name == "model_10.pkl"
     assert len(skipped) == 1 and "model_last.pkl" in skipped[0]
     assert lfkit.find_checkpoint(tmp_path, "A_C_*") is None
+    best = tmp_path / "A_B_01010000" / "model_best.pkl"
+    lfkit.save_checkpoint(args, 9, *parts, best)
+    assert lfkit.find_checkpoint(tmp_path).name == "model_10.pkl"
+    for name in ("model_0", "model_10"):
+        (path.parent / f"{name}.pkl").write_bytes(b"")
+    assert lfkit.find_checkpoint(tmp_path) == best
 
 
 def test_random_states_come_back():

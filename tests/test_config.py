@@ -45,7 +45,8 @@ def test_parsing_ignores_the_process_arguments():
     (["--clip=-1"], "--clip: must be a number from 0: got -1"),
     (["--clip", "nan"], "--clip: must be a number from 0: got nan"),
     (["--average", "1"], "--average: must be a number from 0 and below 1: got 1"),
-    (["--schedule", "cosine", "--warm_up", "9", "--epoch", "9"], "must rise before it falls: got --warm_up 9 of --epoch 9; use less warm-up, or --decay_unit batch"),
+    (["--schedule", "cosine", "--warm_up", "9", "--epoch", "9"],
+     "must rise before it falls: got --warm_up 9 of --epoch 9; use less warm-up, or --decay_unit batch"),
 ])
 def test_bad_flags(argv, sentence):
     with pytest.raises(ValueError, match=sentence.replace("--", "-.")):

@@ -21,7 +21,8 @@ RANKS = 2
 def run_rank(rank, port, work, folder, arguments):
     """One rank's part of `on_ranks`, in a process of its own."""
     torch.set_num_threads(1)
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(RANKS), LOCAL_WORLD_SIZE=str(RANKS), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(RANKS), LOCAL_WORLD_SIZE=str(RANKS), MASTER_ADDR="127.0.0.1",
+                      MASTER_PORT=str(port))
     with distributed.group("cpu"):
         torch.save(work(*arguments), folder / f"{rank}.pt")
 
@@ -44,7 +45,8 @@ def trained(args):
     report = list(lfkit.fit(args, torch.device("cpu")))[-1]
     os.replace = replace
     weights = lfkit.load_model(report["log_path"] / "model_state" / "model_last.pkl")[0].state_dict()
-    return {"curves": report["curves"], "log_path": str(report["log_path"]), "validation": report["validation"], "weights": weights, "written": written}
+    return {"curves": report["curves"], "log_path": str(report["log_path"]), "validation": report["validation"], "weights": weights,
+            "written": written}
 
 
 @pytest.fixture
@@ -78,7 +80,8 @@ def test_two_ranks_train_as_one_process(both):
     for name, curve in alone["curves"].items():
         assert ranks[0]["curves"][name] == pytest.approx(curve, rel=1e-4), name
     # three scenes of which one rank has two, in the order of the list; the first validation is of the same weights, and equal to the last bit
-    assert ranks[0]["curves"]["test_metric"][0] == alone["curves"]["test_metric"][0] and ranks[0]["curves"]["bad_pix"][0] == alone["curves"]["bad_pix"][0]
+    for name in ("test_metric", "bad_pix"):
+        assert ranks[0]["curves"][name][0] == alone["curves"][name][0]
     assert list(ranks[1]["validation"]["scenes"]) == list(alone["validation"]["scenes"]) and len(alone["validation"]["scenes"]) == 3
     assert ranks[1]["written"] == [] and ranks[0]["written"], "one rank writes"
     log_path = Path(ranks[0]["log_path"])
@@ -140,8 +143,8 @@ def several(_):
 
 def test_ranks_share_what_one_finds(tmp_path):
     for got in on_ranks(several, tmp_path, None):
-        assert got == [(Fault, "the sentence"), (Fault, "rank 0 ended with KeyError: 'the sentence'") if got[1][0] is Fault else (KeyError, "'the sentence'"), 0,
-                       ["s0", "s1", "s2", "s3", "s4"], [True, True, False]]
+        assert got == [(Fault, "the sentence"), (Fault, "rank 0 ended with KeyError: 'the sentence'"), 0, ["s0", "s1", "s2", "s3", "s4"],
+                       [True, True, False]]
 
 
 class Poisoned(lfkit.DatasetLF):
@@ -192,7 +195,8 @@ def test_a_rank_that_ends_ends_the_others(three, tmp_path):
 
 
 @pytest.mark.parametrize("name, device, sentence", [
-    ("cpu", "cpu", None), ("auto", "cpu", None), ("cuda", None, "torchrun started 2 ranks on a machine with 0 CUDA devices; use --nproc-per-node=1, or --device cpu"),
+    ("cpu", "cpu", None), ("auto", "cpu", None),
+    ("cuda", None, "torchrun started 2 ranks on a machine with 0 CUDA devices; use --nproc-per-node=1, or --device cpu"),
     ("cuda:0", None, "--device cuda:0 would put 2 ranks on one device; use --device auto")])
 def test_each_rank_has_a_device_of_its_own(monkeypatch, name, device, sentence):
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
@@ -214,7 +218,8 @@ def test_each_rank_takes_the_device_of_its_number(monkeypatch):
 
 
 def test_torchrun_runs_the_command_line(three, tmp_path):
-    flags = ["--data_dir", three.data_dir, "--log_dir", str(tmp_path / "log"), "--channels", "4", "--views_num", "3", "--patch_size", "24", "--epoch", "1", "--device", "cpu"]
+    flags = ["--data_dir", three.data_dir, "--log_dir", str(tmp_path / "log"), "--channels", "4", "--views_num", "3", "--patch_size", "24",
+             "--epoch", "1", "--device", "cpu"]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "lfkit", "train", *flags]
     environment = os.environ | {"PYTHONPATH": str(Path(lfkit.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
@@ -236,7 +241,8 @@ def test_run_sh_goes_on_after_a_crash(tmp_path, failures, environment, calls, st
     stub.write_text(STUB.format(calls=tmp_path / "calls", failures=failures))
     stub.chmod(0o755)
     script = Path(__file__).parents[1] / "run.sh"
-    done = subprocess.run([script, "--data_dir", "a b"], env=os.environ | {"PYTHON": str(stub), "NPROC": "3"} | environment, capture_output=True, check=False)
+    environment = os.environ | {"PYTHON": str(stub), "NPROC": "3"} | environment
+    done = subprocess.run([script, "--data_dir", "a b"], env=environment, capture_output=True, check=False)
     lines = (tmp_path / "calls").read_text().splitlines()
     assert done.returncode == status and len(lines) == calls
     assert lines[0] == "-m torch.distributed.run --standalone --nproc-per-node=3 -m lfkit train --data_dir a b"

@@ -44,7 +44,8 @@ def test_a_loss_that_is_no_number_stops_in_its_step_and_names_its_crops(args, tm
     steps = []
     parts[1].register_step_post_hook(lambda *_: steps.append(weights_of(parts[0])))
     dataset = Poisoned(args)
-    with pytest.raises(Fault, match=r"the loss is not finite in epoch 0, step (\d), at a rate of 1.00e-03; the step used synthetic_000002 \[\d") as caught:
+    sentence = r"the loss is not finite in epoch 0, step (\d), at a rate of 1.00e-03; the step used synthetic_000002 \[\d"
+    with pytest.raises(Fault, match=sentence) as caught:
         epoch(args, parts, dataset=dataset, log_path=tmp_path)
     assert dataset.describe(2) in str(caught.value) and "lower --lr, or set --clip 1" in str(caught.value)
     file, = tmp_path.glob("nonfinite_epoch0_step*.pkl")
@@ -110,7 +111,8 @@ def test_a_full_disk_in_mid_run_leaves_the_last_checkpoint_whole(args, monkeypat
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
     monkeypatch.setattr("lfkit.files.os.fsync", full)
-    with pytest.raises(Fault, match=r"model_last\.pkl: could not be written \(No space left on device\); the one before it is whole; free some space"):
+    sentence = r"model_last\.pkl: could not be written \(No space left on device\); the one before it is whole; free some space"
+    with pytest.raises(Fault, match=sentence):
         list(run)
     assert lfkit.find_checkpoint(args.log_dir) == log_path / "model_state" / "model_last.pkl" and not list(log_path.rglob("*.tmp"))
     log = next(log_path.glob("*.log")).read_text()
@@ -125,16 +127,15 @@ def test_a_picture_that_does_not_fit_on_the_disk(args, monkeypatch):
         next(lfkit.fit(args))
 
 
-@pytest.mark.parametrize("vanishing", ["train", "test"])
-def test_a_scene_that_vanishes_in_mid_run(args, tmp_path, vanishing):
+@pytest.mark.parametrize("which, sentence", [(0, "vanished in mid run; put it back"), (-1, r"not in .*d; correct the list or add the scene")])
+def test_a_scene_that_vanishes_in_mid_run(args, tmp_path, which, sentence):
     args.dataset_per_epoch, args.val_every, args.data_dir = 1, 1, str(tmp_path / "d")
     names = lfkit.write_synthetic(args.data_dir, scenes=4, size=40, seed=0, render=lfkit.synthesize)
     run = lfkit.fit(args)
     log_path = next(run)["log_path"]
-    name = names[0] if vanishing == "train" else names[-1]
-    for path in (tmp_path / "d").rglob(f"{name}.npy"):
+    for path in (tmp_path / "d").rglob(f"{names[which]}.npy"):
         path.unlink()
-    with pytest.raises(FileNotFoundError, match=f"{name}.* vanished in mid run; put it back" if vanishing == "train" else f"names {name}, not in .*d; correct the list"):
+    with pytest.raises(FileNotFoundError, match=f"{names[which]}.* {sentence}"):
         list(run)
     whole = read_checkpoint(lfkit.find_checkpoint(args.log_dir))
     assert whole["epoch"] == 1 and "ended in epoch 1" in next(log_path.glob("*.log")).read_text()

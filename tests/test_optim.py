@@ -98,7 +98,8 @@ def test_a_cosine_over_batches_needs_their_number(args):
         lfkit.build(args, CPU)
 
 
-@pytest.mark.parametrize("flag, value, atol", [("fused", 1, 1e-5), ("channels_last", 1, 1e-5), ("precision", "bf16", 1e-2), ("precision", "fp16", 1e-2)])
+@pytest.mark.parametrize("flag, value, atol", [
+    ("fused", 1, 1e-5), ("channels_last", 1, 1e-5), ("precision", "bf16", 1e-2), ("precision", "fp16", 1e-2)])
 def test_a_knob_of_speed_trains_the_same_network(args, plain_sgd, monkeypatch, flag, value, atol):
     if flag == "fused":
         monkeypatch.undo()
@@ -123,7 +124,8 @@ def test_kernels_with_channels_last_hold_the_same_numbers(args):
     args.channels_last = 1
     model = lfkit.build(args, CPU)[0]
     assert torch.equal(weights_of(model), weights_of(plain))
-    assert model.guide[2].weight.is_contiguous(memory_format=torch.channels_last) and not plain.guide[2].weight.is_contiguous(memory_format=torch.channels_last)
+    together = lambda network: network.guide[2].weight.is_contiguous(memory_format=torch.channels_last)
+    assert together(model) and not together(plain)
 
 
 @pytest.mark.filterwarnings("ignore:Detected call of")  # a step left out is none that the rate waits for

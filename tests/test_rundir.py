@@ -38,14 +38,16 @@ def test_the_environment_is_written_once_a_start(args):
     args.resume, args.epoch = "auto", 2
     list(lfkit.fit(args))
     first, second = json.loads((log_path / "environment.json").read_text())
-    assert first["epoch"] == 0 and second["epoch"] == 1 and first["versions"]["torch"] == torch.__version__ and first["versions"]["numpy"] == np.__version__
+    assert first["epoch"] == 0 and second["epoch"] == 1
+    assert first["versions"]["torch"] == torch.__version__ and first["versions"]["numpy"] == np.__version__
     assert first["device"] == "cpu" and first["processes"] == 1 and first["threads"] == torch.get_num_threads() and "pytest" in first["command"]
 
 
 def test_the_commit_and_whether_files_differ_from_it(tmp_path):
     assert git_commit(tmp_path) is None
     def git(*words):
-        return subprocess.run(["git", "-C", tmp_path, "-c", "user.name=n", "-c", "user.email=e@x", *words], capture_output=True, text=True, check=True).stdout.strip()
+        command = ["git", "-C", tmp_path, "-c", "user.name=n", "-c", "user.email=e@x", *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     git("init")
     (tmp_path / "a").write_text("1")
     git("add", "a")
