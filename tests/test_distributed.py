@@ -38,15 +38,15 @@ def on_ranks(work, folder, *arguments):
 
 
 def trained(args):
-    """A run's last report without its predictions, the weights on this rank, and how many files it wrote itself."""
-    written = []
-    replace = os.replace
+    """A run's last report, the weights on this rank, which scenes it validated, and which files it wrote itself."""
+    written, tested, replace, scenes = [], [], os.replace, lfkit.engine.validation_scenes
     os.replace = lambda *paths: (written.append(str(paths[1])), replace(*paths))
+    lfkit.engine.validation_scenes = lambda *which: (tested.append(scene[0]) or scene for scene in scenes(*which))
     report = list(lfkit.fit(args, torch.device("cpu")))[-1]
-    os.replace = replace
+    os.replace, lfkit.engine.validation_scenes = replace, scenes
     weights = lfkit.load_model(report["log_path"] / "model_state" / "model_last.pkl")[0].state_dict()
     return {"curves": report["curves"], "log_path": str(report["log_path"]), "validation": report["validation"], "weights": weights,
-            "written": written}
+            "written": written, "tested": tested}
 
 
 @pytest.fixture
@@ -83,6 +83,8 @@ def test_two_ranks_train_as_one_process(both):
     for name in ("test_metric", "bad_pix"):
         assert ranks[0]["curves"][name][0] == alone["curves"][name][0]
     assert list(ranks[1]["validation"]["scenes"]) == list(alone["validation"]["scenes"]) and len(alone["validation"]["scenes"]) == 3
+    first, second, third = alone["validation"]["scenes"]
+    assert ranks[0]["tested"] == [first, third] * 2 and ranks[1]["tested"] == [second] * 2
     assert ranks[1]["written"] == [] and ranks[0]["written"], "one rank writes"
     log_path = Path(ranks[0]["log_path"])
     assert ranks[1]["log_path"] == str(log_path) and len(list((log_path / "validation" / "epoch0").glob("*_pred.png"))) == 3
