@@ -3,7 +3,7 @@
     python benchmarks/train_step.py [--device cpu] [--steps 32] [--patch 32] [--channels 16] [--batch 2] [--only NAME ...] [--compile]
 
 The same procedural crops, kept in memory, the same initial weights and order for every row. The rows take turns of four steps, so that whatever
-else the machine does falls on all of them; the median turn counts, the first does not. The loss is that of the network (where weights are
+else the machine does falls on all of them; the fastest turn counts, as other work only ever makes one slower. The loss is that of the network (where weights are
 averaged, of the average) in float32 on those crops after the last step. On a CUDA device a turn's peak of memory beyond what is there before it is
 printed too. The first row is there twice: what differs between the two is noise.
 """
@@ -86,8 +86,8 @@ class Row:
         self.seconds.append(time.perf_counter() - start)
 
     def speed(self) -> float:
-        """Crops a second of the median turn."""
-        return len(self.dataset) / statistics.median(self.seconds[1:])
+        """Crops a second of the fastest turn."""
+        return len(self.dataset) / min(self.seconds)
 
     def loss(self) -> float:
         """The mean loss over the crops, in float32."""

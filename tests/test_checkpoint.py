@@ -1,6 +1,6 @@
+import multiprocessing
 import os
-import subprocess
-import sys
+import resource
 from argparse import Namespace
 from decimal import Decimal
 
@@ -131,23 +131,24 @@ def test_numpy_numbers_and_paths_become_plain(args, parts, tmp_path):
         lfkit.save_checkpoint(args, 0, *parts, tmp_path / "d.pkl", names={"a"})
 
 
-FULL_DISK = """
-import resource, sys, torch, lfkit
-args = lfkit.get_parser(["--channels", "4", "--views_num", "3"])
-parts = lfkit.build(args, torch.device("cpu"))
-lfkit.save_checkpoint(args, 1, *parts, sys.argv[1])
-resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
-try:
-    lfkit.save_checkpoint(args, 2, *parts, sys.argv[1])
-except lfkit.faults.Fault as fault:
-    print(fault)
-"""
+def save_again(args, parts, path, connection):
+    """Saves in a process that may not write files of more than 4096 bytes, and tells what came of it."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+    try:
+        lfkit.save_checkpoint(args, 2, *parts, path)
+    except Fault as fault:
+        connection.send(str(fault))
 
 
-def test_a_file_that_can_not_grow_leaves_the_old_one(tmp_path):
+def test_a_file_that_can_not_grow_leaves_the_old_one(args, parts, tmp_path):
     path = tmp_path / "c.pkl"
-    done = subprocess.run([sys.executable, "-c", FULL_DISK, str(path)], capture_output=True, text=True, check=True)
-    assert f"{path}: could not be written (File too large); the one before it is whole; free some space" in done.stdout
+    lfkit.save_checkpoint(args, 1, *parts, path)
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context("fork").Process(target=save_again, args=(args, parts, path, theirs))
+    process.start()
+    process.join(60)
+    assert ours.poll() and ours.recv() == (f"{path}: could not be written (File too large); the one before it is whole; free some space, "
+                                           "or correct the folder's rights")
     assert read_checkpoint(path)["epoch"] == 1 and [p.name for p in tmp_path.iterdir()] == ["c.pkl"]
 
 

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import multiprocessing
+from torch import multiprocessing, nn
 
 import lfkit
 from lfkit import distributed
+from lfkit.engine import Trainer
 from lfkit.faults import Fault
+from lfkit.losses import WEIGHT_NAMES
 
 RANKS = 2
 
@@ -170,6 +172,19 @@ def test_a_loss_that_is_no_number_on_one_rank_stops_both(three, tmp_path):
     first, second = on_ranks(stops, tmp_path / "out", three)
     assert first == second and "the loss is not finite in epoch 0" in first and first.count("synthetic_") == 1
     assert len(list(Path(three.log_dir).glob("*/nonfinite_epoch0_step*.pkl"))) == 1
+
+
+def test_every_output_has_a_gradient_where_several_ranks_wait_for_it(args, monkeypatch):
+    """Also the one of which no pixel counts: the occluder lies beyond the levels all over."""
+    monkeypatch.setattr(distributed, "world", lambda: 2)
+    outputs = torch.full((1, 9, 8, 8), 1 / 9), torch.full((1, 9, 8, 8), 1 / 9), torch.zeros(1, 8, 8)
+    for out in outputs:
+        out.requires_grad_()
+    trainer = Trainer(args, lambda x: outputs, nn.L1Loss(), nn.L1Loss(), None, None, 0, dict.fromkeys(WEIGHT_NAMES, 1.0), torch.device("cpu"), None,
+                      None, None, None)
+    fg_disp, bg_disp = torch.full((1, 8, 8), 7.0), torch.ones(1, 8, 8)
+    trainer.loss((torch.zeros(1, 3, 3, 8, 8, 3), bg_disp, bg_disp, fg_disp, bg_disp))[0].backward()
+    assert (outputs[0].grad == 0).all() and outputs[1].grad.abs().sum() > 0 and outputs[2].grad.abs().sum() > 0
 
 
 class Lost(lfkit.DatasetLF):
