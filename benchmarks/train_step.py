@@ -3,7 +3,8 @@
     python benchmarks/train_step.py [--device cpu] [--steps 32] [--patch 32] [--channels 16] [--batch 2] [--only NAME ...] [--compile]
 
 The same procedural crops, kept in memory, the same initial weights and order for every row. The rows take turns of four steps, so that whatever
-else the machine does falls on all of them; the fastest turn counts, as other work only ever makes one slower. The loss is that of the network (where weights are
+else the machine does falls on all of them; the fastest turn counts, as other work only ever makes one slower, and on one CPU thread the seconds are
+the process's own. The loss is that of the network (where weights are
 averaged, of the average) in float32 on those crops after the last step. On a CUDA device a turn's peak of memory beyond what is there before it is
 printed too. The first row is there twice: what differs between the two is noise.
 """
@@ -77,13 +78,14 @@ class Row:
         if on_cuda:
             torch.cuda.reset_peak_memory_stats()
             before = torch.cuda.memory_allocated()
-        start = time.perf_counter()
+        clock = time.process_time if not on_cuda and torch.get_num_threads() == 1 else time.perf_counter
+        start = clock()
         lfkit.train_epoch(self.args, self.net, nn.L1Loss(), CRITERIA["ce"](), self.optimizer, self.scheduler, number, WEIGHTS, self.device, self.dataset,
                           self.scaler, self.average)
         if on_cuda:
             torch.cuda.synchronize()
             self.peak = max(self.peak, (torch.cuda.max_memory_allocated() - before) / 2**20)
-        self.seconds.append(time.perf_counter() - start)
+        self.seconds.append(clock() - start)
 
     def speed(self) -> float:
         """Crops a second of the fastest turn."""
