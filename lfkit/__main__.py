@@ -1,22 +1,25 @@
 """The command line: python -m lfkit train | validate | predict | convert | synth."""
 
 import argparse
+import faulthandler
 import json
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import imageio.v3 as iio
 from tqdm.auto import tqdm
 
+from lfkit import distributed
 from lfkit.checkpoint import WEIGHTS, load_model
 from lfkit.config import SentenceParser, add_training_arguments, check_arguments, whole
 from lfkit.dashboard import Dashboard, plot_loss
 from lfkit.devices import choose_device
 from lfkit.disparity import nearest_peak
 from lfkit.engine import fit
+from lfkit.faults import Fault
 from lfkit.formats import LAYOUTS
 from lfkit.inference import predict_scene
 from lfkit.lightfield import SCENE_LISTS, Scene, as_byte, find_scenes, is_scene, load_scene, read_scene_list, save_scene, write_pfm, write_synthetic
@@ -29,11 +32,17 @@ logger = logging.getLogger("lfkit")
 
 
 def train(args: argparse.Namespace) -> None:
-    """Trains, or goes on with a run."""
+    """Trains, or goes on with a run, alone or as one of torchrun's ranks."""
     check_arguments(args)
+    with distributed.group(args.device) as device:
+        draw_epochs(args, fit(args, choose_device(device)))
+
+
+def draw_epochs(args: argparse.Namespace, reports: Iterator[dict]) -> None:
+    """Goes through the reports of a run, and draws each in visdom where that is asked for; one rank does."""
     board = None
-    for report in fit(args):
-        if args.if_visdom:
+    for report in reports:
+        if args.if_visdom and distributed.rank() == 0:
             name = report["log_path"].name
             board = board or Dashboard(name, args.visdom_server, args.visdom_port, report["log_path"] / "visdom.log")
             plot_loss(board, report["epoch"], report)
@@ -137,7 +146,7 @@ def add_picture_arguments(command: argparse.ArgumentParser) -> None:
 
 def make_parser() -> SentenceParser:
     """The parser of the command line."""
-    parser = SentenceParser(prog="lfkit", description="Sees the disparity behind occluders in light fields.")
+    parser = SentenceParser(prog="lfkit", description="Sees the disparity behind occluders in light fields.", fromfile_prefix_chars="@")
     commands = parser.add_subparsers(dest="command", required=True, metavar=" | ".join(COMMANDS))
     formatter = argparse.ArgumentDefaultsHelpFormatter
     command = commands.add_parser("train", help="train a network", formatter_class=formatter)
@@ -176,15 +185,15 @@ def make_parser() -> SentenceParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; 0 when all went well, 2 with one sentence for a user's mistake."""
+    """Runs a command; 0 when all went well, with one sentence 2 for a user's mistake and 1 for what befell a run."""
     try:
         args = make_parser().parse_args(sys.argv[1:] if argv is None else list(argv))
         if args.command in ("validate", "predict"):
             args.chosen_device = choose_device(args.device)
         COMMANDS[args.command](args)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, Fault) as error:
         print(f"lfkit: {error}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, Fault) else 2
     except KeyboardInterrupt:
         print("lfkit: interrupted; go on with --resume auto", file=sys.stderr)
         return 130
@@ -192,4 +201,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    faulthandler.enable()  # a mapped scene that vanishes from a network drive ends the process with a signal: say where
     sys.exit(main())

@@ -1,7 +1,9 @@
 """Checkpoints: plain values and tensors, written whole or not at all, read without running code."""
 
-import os
+import io
 import random
+import re
+import zipfile
 from argparse import Namespace
 from pathlib import Path
 
@@ -9,11 +11,31 @@ import numpy as np
 import torch
 from torch import nn
 
+from lfkit.files import write_whole
 from lfkit.model import DeoccNet
 
+FORMAT = 2  # 1 had neither this number nor the architecture
 REQUIRED = ("args", "epoch", "model_state_dict", "optimizer_state_dict", "scheduler_state_dict")
 ARCHITECTURE = ("channels", "views_num", "max_disp", "step")
 WEIGHTS = Path(__file__).parent / "weights" / "deoccnet.pkl"
+
+
+def plain(value):
+    """A value as plain types, lists, dicts and tensors, all the way down; ValueError when it can't be."""
+    if value is None or isinstance(value, (bool, int, float, str, torch.Tensor)) and not isinstance(value, np.generic):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, (Path, torch.device)):
+        return str(value)
+    if isinstance(value, Namespace):
+        return plain(vars(value))
+    if isinstance(value, dict):
+        return {key: plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(plain(part) for part in value)
+    raise ValueError(f"a checkpoint holds plain values and tensors: got a {type(value).__name__}; turn it into numbers, strings, tensors, or "
+                     "lists and dicts of them")
 
 
 def save_checkpoint(args: Namespace, epoch: int, model: nn.Module, optimizer, scheduler, checkpoint_path: str | Path, **state) -> None:
@@ -22,47 +44,76 @@ def save_checkpoint(args: Namespace, epoch: int, model: nn.Module, optimizer, sc
     Args:
         args: the run's arguments; stored as a plain dict.
         epoch: the next epoch to train.
-        model, optimizer, scheduler: whose state is kept.
+        model, optimizer, scheduler: whose state is kept; also the sizes that the network was made with.
         checkpoint_path: the file; its folder is made if missing.
         state: whatever else resuming needs: numbers, strings, tensors, and lists and dicts of them.
+
+    Raises:
+        ValueError: when state or args hold something else.
+        Fault: when the file can't be written, such as on a full disk; the one that was there stays.
     """
-    path = Path(checkpoint_path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    checkpoint = {"args": dict(vars(args)), "epoch": int(epoch), "model_state_dict": model.state_dict(),
-                  "optimizer_state_dict": optimizer.state_dict(), "scheduler_state_dict": scheduler.state_dict(), **state}
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    architecture = {name: getattr(model, name, getattr(args, name, None)) for name in ARCHITECTURE}
+    checkpoint = {"format": FORMAT, "args": plain(args), "architecture": architecture, "epoch": int(epoch), "model_state_dict": model.state_dict(),
+                  "optimizer_state_dict": optimizer.state_dict(), "scheduler_state_dict": scheduler.state_dict(), **plain(state)}
+    serialized = io.BytesIO()  # torch.save into a file turns a full disk into an error without its cause
+    torch.save(checkpoint, serialized)
+    write_whole(checkpoint_path, lambda file: file.write(serialized.getbuffer()))
 
 
 def read_checkpoint(path: str | Path) -> dict:
-    """The contents of a checkpoint, on the CPU, with its keys checked.
+    """The contents of a checkpoint, on the CPU, with its keys checked; no code in it is run.
+
+    An argparse.Namespace, in which older files keep their arguments, is let through alone of all classes, and becomes a dict.
 
     Raises:
         FileNotFoundError: when there is no such file.
-        ValueError: when it is cut short, holds anything but plain values and tensors, or lacks a key.
+        ValueError: when it is cut short, holds anything but plain values and tensors, lacks a key, or a newer lfkit saved it.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}; train one with `python -m lfkit train` or run notebooks/03_training.ipynb first")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as parts:
+                if (part := parts.testzip()) is not None:  # torch does not look at the checksums
+                    raise ValueError(f"the checksum of its {part} is wrong")
+        with torch.serialization.safe_globals([Namespace]):
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError and others for damaged files
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if "weights_only" in str(error) or "Unsupported" in str(error) or "not an allowed global" in str(error):
-            raise ValueError(f"{path}: refused, it holds more than tensors and plain values, and loading it would run code; "
+        if found := re.search(r"(?:GLOBAL|class) (?:<class ')?([\w.]+)", str(error)):
+            raise ValueError(f"{path}: refused, it holds more than tensors and plain values ({found[1]}), and loading it would run code; "
                              "save it again with lfkit.save_checkpoint") from error
+        # of an unsafe pickle torch's first line says how to load it all the same, which is no advice to pass on
+        reason = type(error).__name__ if "eights" in str(error) or not str(error) else str(error).splitlines()[0]
         raise ValueError(f"{path}: not a whole checkpoint ({reason}); it was cut short or is another kind of file: use an earlier one") from error
+    if isinstance(checkpoint, dict) and checkpoint.get("format", 1) > FORMAT:
+        raise ValueError(f"{path}: was saved by a newer lfkit, in format {checkpoint['format']} where this one reads up to {FORMAT}; update lfkit")
     lacking = [key for key in REQUIRED if key not in checkpoint] if isinstance(checkpoint, dict) else list(REQUIRED)
     if lacking:
         raise ValueError(f"{path}: not a checkpoint of lfkit, it lacks {', '.join(lacking)}; save it with lfkit.save_checkpoint")
+    checkpoint["args"] = plain(checkpoint["args"])
+    checkpoint.setdefault("architecture", {name: checkpoint["args"][name] for name in ARCHITECTURE if name in checkpoint["args"]})
     return checkpoint
+
+
+def restore(checkpoint: dict, path: str | Path, model: nn.Module, optimizer=None, scheduler=None) -> None:
+    """Puts back what `read_checkpoint` gave; ValueError, which names the path, when it does not fit."""
+    theirs, ours = checkpoint["model_state_dict"], model.state_dict()
+    differing = [name for name in {**ours, **theirs} if name not in ours or name not in theirs or ours[name].shape != theirs[name].shape]
+    if differing:
+        saved = {name: checkpoint["architecture"].get(name) for name in ARCHITECTURE}
+        raise ValueError(f"{path}: is of another architecture, {len(differing)} of its tensors differ (first: {differing[0]}); it was trained with "
+                         f"{', '.join(f'--{name} {value}' for name, value in saved.items())}: use the same flags, or the version of lfkit that saved it")
+    if optimizer is not None and not checkpoint["optimizer_state_dict"]:
+        raise ValueError(f"{path}: holds weights without the optimizer's state, so that no run can go on from it; train by hand from lfkit.load_model")
+    if scheduler is not None and ("lr_lambdas" in checkpoint["scheduler_state_dict"]) != ("lr_lambdas" in scheduler.state_dict()):
+        saved = {name: checkpoint["args"].get(name) for name in ("schedule", "warm_up")}
+        raise ValueError(f"{path}: its learning rate followed another schedule; use its {', '.join(f'--{name} {value}' for name, value in saved.items())}")
+    model.load_state_dict(theirs)
+    if optimizer is not None:
+        optimizer.load_state_dict(checkpoint["optimizer_state_dict"])
+    if scheduler is not None:
+        scheduler.load_state_dict(checkpoint["scheduler_state_dict"])
 
 
 def load_checkpoint(path: str | Path, model: nn.Module, optimizer=None, scheduler=None) -> dict:
@@ -72,34 +123,29 @@ def load_checkpoint(path: str | Path, model: nn.Module, optimizer=None, schedule
         The checkpoint: args (a dict), epoch (the next one to train), and what else was saved.
 
     Raises:
-        FileNotFoundError, ValueError: as `read_checkpoint`; also when the checkpoint is of another architecture.
+        FileNotFoundError, ValueError: as `read_checkpoint`; also when the checkpoint is of another architecture or schedule, or lacks the
+            optimizer's state.
     """
     checkpoint = read_checkpoint(path)
-    theirs, ours = checkpoint["model_state_dict"], model.state_dict()
-    differing = [name for name in {**ours, **theirs} if name not in ours or name not in theirs or ours[name].shape != theirs[name].shape]
-    if differing:
-        saved = {name: checkpoint["args"].get(name) for name in ARCHITECTURE}
-        raise ValueError(f"{path}: is of another architecture, {len(differing)} of its tensors differ (first: {differing[0]}); it was trained with "
-                         f"{', '.join(f'--{name} {value}' for name, value in saved.items())}: use the same flags, or the version of lfkit that saved it")
-    model.load_state_dict(theirs)
-    if optimizer is not None:
-        optimizer.load_state_dict(checkpoint["optimizer_state_dict"])
-    if scheduler is not None:
-        scheduler.load_state_dict(checkpoint["scheduler_state_dict"])
+    restore(checkpoint, path, model, optimizer, scheduler)
     return checkpoint
 
 
 def load_model(path: str | Path = WEIGHTS, device: torch.device | str = "cpu") -> tuple[DeoccNet, dict]:
     """A network with a checkpoint's own sizes and weights, in evaluation mode, and the checkpoint.
 
+    Of a run that averages its weights these are the averaged ones, which its validations scored.
+
     Raises:
         FileNotFoundError, ValueError: as `load_checkpoint`.
     """
-    args = read_checkpoint(path)["args"]
-    if lacking := [name for name in ARCHITECTURE if name not in args]:
+    checkpoint = read_checkpoint(path)
+    if lacking := [name for name in ARCHITECTURE if name not in checkpoint["architecture"]]:
         raise ValueError(f"{path}: does not say its {', '.join(lacking)}; save it with lfkit.save_checkpoint")
-    model = DeoccNet(*(args[name] for name in ARCHITECTURE))
-    checkpoint = load_checkpoint(path, model)
+    model = DeoccNet(*(checkpoint["architecture"][name] for name in ARCHITECTURE))
+    restore(checkpoint, path, model)
+    if checkpoint.get("average_state_dict"):
+        model.load_state_dict(checkpoint["average_state_dict"])
     return model.to(device).eval(), checkpoint
 
 
@@ -111,7 +157,8 @@ def find_checkpoint(log_dir: str | Path, run: str = "*", skipped: list | None = 
         run: a pattern of run directories, such as "AOR_DE_*".
         skipped: a list to which the reasons for passing over damaged files are added.
     """
-    for path in sorted(Path(log_dir).glob(f"{run}/model_state/model_*.pkl"), key=lambda p: p.stat().st_mtime_ns, reverse=True):
+    newest = lambda name: sorted(Path(log_dir).glob(f"{run}/{name}"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    for path in newest("model_state/model_*.pkl") + newest("model_best.pkl"):  # the best is as old as it is, but better than nothing
         try:
             read_checkpoint(path)
             return path
@@ -131,6 +178,20 @@ def best_checkpoint(log_dir: str | Path) -> Path:
     if not found:
         raise FileNotFoundError(f"no checkpoint in {log_dir}; run notebooks/03_training.ipynb first")
     return found[-1]
+
+
+def prune_checkpoints(folder: Path, keep: int) -> None:
+    """Deletes all but the `keep` numbered checkpoints of a folder that have the highest numbers; 0 keeps all."""
+    numbered = [(int(path.stem.removeprefix("model_")), path) for path in folder.glob("model_*.pkl") if path.stem.removeprefix("model_").isdigit()]
+    for _, path in sorted(numbered)[:-keep] if keep else ():
+        path.unlink(missing_ok=True)
+
+
+def seed_all(seed: int) -> None:
+    """Seeds Python's, NumPy's and torch's generators."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
 
 
 def random_states() -> dict:

@@ -1,11 +1,13 @@
 """The training flags and their defaults, and the notebooks' profiles. Imported by entry points alone."""
 
+import json
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
 
 from lfkit.disparity import MAX_DISP, STEP, disparity_levels
 from lfkit.losses import CRITERIA, WEIGHT_NAMES
 from lfkit.model import check_views_num
+from lfkit.optim import PRECISIONS
 
 
 class SentenceParser(ArgumentParser):
@@ -13,6 +15,13 @@ class SentenceParser(ArgumentParser):
 
     def error(self, message):
         raise ValueError(f"{message}; `{self.prog} --help` lists what is known")
+
+    def convert_arg_line_to_args(self, arg_line):
+        """A line of a run's args.json as a flag: `@FILE` takes them all, but for what makes a run go on with another."""
+        name, _, value = arg_line.strip().rstrip(",").partition(": ")
+        if not value or value == "null" or name in ('"command"', '"resume"', '"model_save_dir"'):
+            return []
+        return [f"--{json.loads(name)}={json.loads(value)}"]
 
 
 def whole(low: int):
@@ -32,6 +41,34 @@ def share(text: str) -> float:
     if not 0 <= value <= 1:
         raise ArgumentTypeError(f"must be from 0 to 1: got {text}")
     return value
+
+
+def number(low: float, below: float = float("inf")):
+    """An argparse type: a number from `low`, and less than `below`."""
+    def parse(text):
+        value = float(text)
+        if not low <= value < below:
+            raise ArgumentTypeError(f"must be a number from {low:g}{f' and below {below:g}' if below < float('inf') else ''}: got {text}")
+        return value
+    parse.__name__ = "number"
+    return parse
+
+
+def add_knobs(parser: ArgumentParser) -> None:
+    """Adds what makes training faster or steadier."""
+    knobs = parser.add_argument_group("speed and steadiness")
+    knobs.add_argument("--precision", default="float32", choices=tuple(PRECISIONS),
+                       help="of the network's arithmetic while training; losses and weights stay float32")
+    knobs.add_argument("--channels_last", type=int, choices=(0, 1), default=0, help="1 keeps the kernels' channels together in memory")
+    knobs.add_argument("--compile", type=int, choices=(0, 1), default=0, help="1 compiles the network for training; the first step takes minutes")
+    knobs.add_argument("--fused", type=int, choices=(0, 1), default=0, help="1 takes Adam's step in one kernel")
+    knobs.add_argument("--pin_memory", type=int, choices=(0, 1), default=1,
+                       help="1 copies batches to a CUDA device from memory that is not paged, without waiting")
+    knobs.add_argument("--accumulate", type=whole(1), default=1,
+                       help="batches a step: the gradient of a batch so many times as large, in the memory of one")
+    knobs.add_argument("--clip", type=number(0), default=0.0, help="longest gradient, as the norm over all parameters; 0 for no limit")
+    knobs.add_argument("--average", type=number(0, 1), default=0.0, metavar="DECAY",
+                       help="above 0: validate, and save beside the weights, their moving average, of which each step keeps so much (0.999, say)")
 
 
 def add_training_arguments(parser: ArgumentParser) -> None:
@@ -68,11 +105,16 @@ def add_training_arguments(parser: ArgumentParser) -> None:
     train.add_argument("--decay_step", type=whole(1), default=200, help="the rate is multiplied by gamma after so many decay units")
     train.add_argument("--decay_unit", default="epoch", choices=("epoch", "batch"), help="what decay_step counts")
     train.add_argument("--gamma", type=float, default=0.1, help="factor of the decay")
+    train.add_argument("--schedule", default="step", choices=("step", "cosine"),
+                       help="how the rate falls: by gamma, or along a cosine to 0 at the last epoch")
+    train.add_argument("--warm_up", type=whole(0), default=0, help="decay units over which the rate first rises to lr")
     train.add_argument("--criterion1", default="l1", choices=tuple(CRITERIA), help="loss on the distributions: L1 or cross-entropy")
     for name, what in zip(WEIGHT_NAMES, ("two-peaked distribution", "background's distribution", "background's disparity")):
         train.add_argument(f"--{name}", type=float, default=1.0, help=f"weight of the loss on the {what}")
     train.add_argument("--hidden_weight", type=float, default=0.0, help="how much of each loss over the hidden pixels alone is added to it")
     train.add_argument("--seed", type=whole(0), default=0, help="seeds initialisation, shuffling, crops and augmentation")
+
+    add_knobs(parser)
 
     test = parser.add_argument_group("validation")
     test.add_argument("--if_debug", type=int, choices=(0, 1), default=1, help="1 validates debug_testing_images.txt, 0 testing_images.txt")
@@ -84,6 +126,7 @@ def add_training_arguments(parser: ArgumentParser) -> None:
 
     log = parser.add_argument_group("log")
     log.add_argument("--log_dir", default="./log", help="where runs are written")
+    log.add_argument("--keep", type=whole(0), default=5, help="numbered checkpoints that stay, the newest, beside the best and the last; 0 for all")
     log.add_argument("--if_visdom", type=int, choices=(0, 1), default=0, help="1 draws the curves in visdom")
     log.add_argument("--visdom_server", default="http://localhost", help="address of the visdom server")
     log.add_argument("--visdom_port", type=whole(1), default=9878, help="its port")
@@ -94,6 +137,9 @@ def check_arguments(args: Namespace) -> Namespace:
     args.max_disp = int(args.max_disp) if float(args.max_disp).is_integer() else args.max_disp
     check_views_num(args.views_num)
     disparity_levels(args.max_disp, args.step)
+    if args.schedule == "cosine" and args.decay_unit == "epoch" and 0 < args.epoch <= args.warm_up:
+        raise ValueError(f"the rate must rise before it falls: got --warm_up {args.warm_up} of --epoch {args.epoch}; use less warm-up, "
+                         "or --decay_unit batch")
     return args
 
 
@@ -109,7 +155,7 @@ def get_parser(argv: Sequence[str] = ()) -> Namespace:
     >>> get_parser(["--lr", "1e-3"]).lr
     0.001
     """
-    parser = SentenceParser(prog="lfkit train", description="Trains DeoccNet.")
+    parser = SentenceParser(prog="lfkit train", description="Trains DeoccNet.", fromfile_prefix_chars="@")
     add_training_arguments(parser)
     return check_arguments(parser.parse_args(list(argv)))
 

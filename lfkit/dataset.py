@@ -100,16 +100,32 @@ class DatasetLF(Dataset):
         lf, gt_data, mask, fg_disp, bg_disp = (torch.from_numpy(np.ascontiguousarray(part)) for part in item)
         return lf, gt_data, mask, fg_disp, bg_disp
 
-    def _crop(self, scene: Scene, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
-        """A crop of patch_size; now and then refocused or reduced by 2 from a larger one, where the scene has that."""
+    def describe(self, index: int) -> str:
+        """The scene of an item and the rows and columns that it was cut from, such as "fence [12:76, 40:104]"."""
+        rng = np.random.default_rng((self.seed, self.epoch, index))
+        scene = self.scenes[index % len(self.scenes)]
+        side, _, _ = self._choose(scene, rng)
+        top, left = corner(scene, side, rng)
+        return f"{scene.name} [{top}:{top + side}, {left}:{left + side}]"
+
+    def _choose(self, scene: Scene, rng: np.random.Generator) -> tuple[int, bool, bool]:
+        """Side of an item's crop in the scene, and whether it is reduced by 2, and refocused: now and then, where the scene is large enough."""
         reduced, sheared = (self.augment and rng.random() < share for share in (REDUCE_SHARE, SHEAR_SHARE))
-        k = 2 if reduced else 1
-        side = k * (self.patch_size + 2 * sheared * shear_margin(scene.views_num, SHEAR_MAX))
-        if side > min(scene.lf.shape[2:4]):
-            return random_crop(scene, self.patch_size, rng)
+        side = (2 if reduced else 1) * (self.patch_size + 2 * sheared * shear_margin(scene.views_num, SHEAR_MAX))
+        return (self.patch_size, False, False) if side > min(scene.lf.shape[2:4]) else (side, reduced, sheared)
+
+    def _crop(self, scene: Scene, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+        """A crop of patch_size; now and then refocused or reduced by 2 from a larger one."""
+        side, reduced, sheared = self._choose(scene, rng)
         item = random_crop(scene, side, rng)
-        item = reduce_by(item, k) if reduced else item
+        item = reduce_by(item, 2) if reduced else item
         return random_shear(item, rng, self.max_disp) if sheared else item
+
+
+def corner(scene: Scene, size: int, rng: np.random.Generator) -> tuple[int, int]:
+    """Top and left of a random square crop."""
+    top, left = (int(rng.integers(0, extent - size + 1)) for extent in scene.lf.shape[2:4])
+    return top, left
 
 
 def random_crop(scene: Scene, size: int, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
@@ -117,7 +133,7 @@ def random_crop(scene: Scene, size: int, rng: np.random.Generator) -> tuple[np.n
 
     A scene without fg_disp is clean: its fg_disp is bg_disp, its gt_data the centre view, its mask empty.
     """
-    top, left = (int(rng.integers(0, extent - size + 1)) for extent in scene.lf.shape[2:4])
+    top, left = corner(scene, size, rng)
     at = (slice(top, top + size), slice(left, left + size))
     lf = as_float(scene.lf[(slice(None), slice(None), *at)])
     bg_disp = scene.bg_disp[at]
@@ -148,6 +164,10 @@ class SyntheticLF(Dataset):
     def __len__(self) -> int:
         return self.args.synthetic_scenes
 
+    def describe(self, index: int) -> str:
+        """The seed of an item's scene."""
+        return f"the procedural scene of seed {np.random.default_rng((self.args.seed, self.epoch, index)).integers(HELD_OUT)}"
+
     def __getitem__(self, index: int) -> tuple:
         rng = np.random.default_rng((self.args.seed, self.epoch, index))
         scene = synthesize(int(rng.integers(HELD_OUT)), self.args.patch_size, self.args.views_num, self.args.max_disp, device=self.device)
@@ -166,15 +186,15 @@ def open_training(args: Namespace, device: torch.device | str = "cpu") -> Datase
     return SyntheticLF(args, device)
 
 
-def validation_scenes(args: Namespace) -> Iterator[tuple[str, Scene]]:
-    """Name and scene, with the middle views_num x views_num views, of all that a validation goes through.
+def validation_scenes(args: Namespace, share: slice = slice(None)) -> Iterator[tuple[str, Scene]]:
+    """Name and scene, with the middle views_num x views_num views, of all that a validation goes through, or of a share of them.
 
     Those of the list that args.if_debug chooses; of `synthetic:`, scenes of held-out seeds.
     """
     if args.data_dir == SYNTHETIC:
-        for k in range(1 if args.if_debug else HELD_OUT_SCENES):
+        for k in range(1 if args.if_debug else HELD_OUT_SCENES)[share]:
             yield str(HELD_OUT + k), synthesize(HELD_OUT + k, HELD_OUT_SIZE, args.views_num, args.max_disp)
         return
     paths = find_scenes(args.data_dir)
-    for name in read_scene_list(args.data_dir, SCENE_LISTS[args.if_debug]):
+    for name in read_scene_list(args.data_dir, SCENE_LISTS[args.if_debug])[share]:
         yield name, load_scene(paths[name]).middle(args.views_num)

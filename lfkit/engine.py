@@ -1,128 +1,217 @@
 """The training loop: validate, train, keep what resuming needs."""
 
+import glob
 import logging
+import math
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from einops import rearrange
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from lfkit.checkpoint import find_checkpoint, load_checkpoint, random_states, restore_random_states, save_checkpoint
+from lfkit import distributed
+from lfkit.checkpoint import (find_checkpoint, prune_checkpoints, random_states, read_checkpoint, restore, restore_random_states, save_checkpoint,
+                              seed_all)
 from lfkit.dataset import DatasetLF, SyntheticLF, open_training, validation_scenes
 from lfkit.devices import choose_device
+from lfkit.faults import Fault, explained, undisturbed
 from lfkit.inference import predict_scene
 from lfkit.lightfield import as_byte
 from lfkit.losses import CRITERIA, WEIGHT_NAMES, training_loss
 from lfkit.metrics import BORDER, compute_bad_pix, compute_mse
 from lfkit.model import DeoccNet, weights_init_xavier
+from lfkit.optim import PRECISIONS, keep_channels_last, make_average, make_optimizer, make_scaler, make_scheduler
+from lfkit.rundir import describe_start, make_run_dir, setup_logging, write_curves
 from lfkit.visual import save_validation_result
 
 logger = logging.getLogger("lfkit")
-LOG_FORMAT = "%(asctime)s - %(levelname)s - %(message)s"
 QUIET_SECONDS = 3  # progress bars wait so long before they show
 
 
-def setup_logging(log_path: Path, file_name: str) -> logging.Logger:
-    """The logger `lfkit` to log_path/file_name and the console; what it wrote to before is closed."""
-    for handler in list(logger.handlers):
-        logger.removeHandler(handler)
-        handler.close()
-    for handler in (logging.FileHandler(Path(log_path) / file_name, encoding="utf-8"), logging.StreamHandler()):
-        handler.setFormatter(logging.Formatter(LOG_FORMAT))
-        logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    return logger
+def build(args: Namespace, device: torch.device,
+          steps: int | None = None) -> tuple[DeoccNet, torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """The network with Xavier weights, Adam over its trainable parameters, and the rate's scheduler: StepLR unless args say otherwise.
 
-
-def make_run_dir(args: Namespace) -> tuple[Path, str]:
-    """A new directory <log_dir>/<model_name>_<model_msg>_<%m%d%H%M> (a second one in a minute gets a suffix), and its start time."""
-    start = time.strftime("%m%d%H%M")
-    for suffix in ["", *(f"_{k}" for k in range(2, 1000))]:
-        path = Path(args.log_dir) / f"{args.model_name}_{args.model_msg}_{start}{suffix}"
-        try:
-            path.mkdir(parents=True)
-            return path, start
-        except FileExistsError:
-            continue
-    raise ValueError(f"{args.log_dir}: 999 runs in one minute; pass another --log_dir")
-
-
-def build(args: Namespace, device: torch.device) -> tuple[DeoccNet, torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """The network with Xavier weights, Adam over its trainable parameters, and StepLR."""
+    Args:
+        args: the run's arguments.
+        device: where the network is to be.
+        steps: steps an epoch; needed only for `--schedule cosine --decay_unit batch`.
+    """
     torch.manual_seed(args.seed)
     model = DeoccNet(args.channels, args.views_num, args.max_disp, args.step)
     model.apply(weights_init_xavier)
     model.to(device)
-    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=args.lr)
-    return model, optimizer, torch.optim.lr_scheduler.StepLR(optimizer, step_size=args.decay_step, gamma=args.gamma)
+    if args.channels_last:
+        keep_channels_last(model)
+    optimizer = make_optimizer(args, model)
+    return model, optimizer, make_scheduler(args, optimizer, steps)
 
 
-def make_loader(args: Namespace, dataset: DatasetLF | SyntheticLF, epoch: int) -> DataLoader:
-    """Shuffled batches; order and crops depend on the seed and the epoch alone."""
+def make_loader(args: Namespace, dataset: DatasetLF | SyntheticLF, epoch: int, device: torch.device) -> tuple[DataLoader, list]:
+    """This rank's batches in random order, and what each step makes of them (see `share_batches`).
+
+    Order and crops depend on the seed and the epoch alone: a run that goes on needs no state of the loader.
+    """
     dataset.set_epoch(epoch)
-    order = torch.Generator().manual_seed(args.seed * 1_000_003 + epoch)
-    return DataLoader(dataset, batch_size=args.batch_size, shuffle=True, num_workers=args.num_workers, generator=order,
-                      pin_memory=torch.cuda.is_available())
+    generator = torch.Generator().manual_seed(args.seed * 1_000_003 + epoch)
+    steps = distributed.share_batches(torch.randperm(len(dataset), generator=generator).tolist(), args.batch_size, args.accumulate)
+    loader = DataLoader(dataset, batch_sampler=[crops for step in steps for crops, _ in step], num_workers=args.num_workers, generator=generator,
+                        pin_memory=device.type == "cuda" and bool(args.pin_memory))
+    return loader, steps
+
+
+@dataclass
+class Trainer:
+    """What a step of training uses; as the arguments of `train_epoch`."""
+
+    args: Namespace
+    model: nn.Module
+    criterion: Callable
+    criterion1: Callable
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+    epoch: int
+    weights: dict[str, float]
+    device: torch.device
+    dataset: DatasetLF | SyntheticLF
+    scaler: torch.amp.GradScaler
+    average: AveragedModel | None
+    log_path: Path
+
+    def loss(self, batch: tuple) -> tuple[torch.Tensor, dict, tuple]:
+        """The loss of a batch, what to report of it, and (predicted, true) disparity."""
+        args, device = self.args, self.device
+        lf, _, _, fg_disp, bg_disp = (part.to(device, non_blocking=True) for part in batch)
+        with torch.autocast(device.type, PRECISIONS[args.precision], enabled=args.precision != "float32"):
+            outputs = self.model(rearrange(lf, "b u v h w c -> b (u v) c h w"))
+        outputs = tuple(out.float() for out in outputs)
+        loss, parts = training_loss(outputs, fg_disp, bg_disp, self.criterion, self.criterion1, self.weights, args.max_disp, args.step,
+                                    args.hidden_weight)
+        if distributed.world() > 1:  # an output of which no pixel counted would leave its weights without a gradient, and the other ranks waiting
+            loss = loss + 0 * sum(out.sum() for out in outputs)
+        return loss, parts, (outputs[2].detach(), bg_disp)
+
+    def stop(self, what: str, number: int, crops: list[int], batch: tuple, mine: bool) -> None:
+        """Saves what led to a number that is not finite, on the first rank that has one, and ends the run on all."""
+        found = distributed.gather([self.dataset.describe(k) for k in crops] if mine else [])
+        names = [name for names in found for name in names]
+        path = self.log_path / f"nonfinite_epoch{self.epoch}_step{number}.pkl"
+        if distributed.rank() == next(k for k, names in enumerate(found) if names):
+            lf, _, _, fg_disp, bg_disp = (part.cpu() for part in batch)
+            save_checkpoint(self.args, self.epoch, distributed.unwrap(self.model), self.optimizer, self.scheduler, path, crops=names,
+                            batch={"lf": lf, "fg_disp": fg_disp, "bg_disp": bg_disp})
+        lr = self.optimizer.param_groups[0]["lr"]
+        raise Fault(f"{what} is not finite in epoch {self.epoch}, step {number}, at a rate of {lr:.2e}; the step used {', '.join(names)}. "
+                    f"The state before it is in {path}: look at these crops, lower --lr, or set --clip 1")
+
+    def update(self, number: int, crops: list[int], batch: tuple) -> float:
+        """One step of optimizer, average and scheduler; gives the norm of the gradient."""
+        self.scaler.unscale_(self.optimizer)
+        gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if not self.scaler.is_enabled() and not math.isfinite(norm):  # the scaler leaves such a step out, and scales down
+            self.stop("the gradient", number, crops, batch, True)
+        if self.args.clip:
+            torch.nn.utils.clip_grads_with_norm_([p for group in self.optimizer.param_groups for p in group["params"]], self.args.clip, norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.average is not None:
+            self.average.update_parameters(distributed.unwrap(self.model))
+        if self.args.decay_unit == "batch":
+            self.scheduler.step()
+        return float(norm)
+
+    def run(self, loader: DataLoader, steps: list) -> dict:
+        """Trains on all batches; gives the sums over this rank's crops of all that is reported, and their number."""
+        totals, start, batches = {"crops": 0}, time.perf_counter(), iter(loader)
+        bar = tqdm(steps, desc=f"epoch {self.epoch}", leave=False, delay=QUIET_SECONDS, disable=distributed.rank() > 0)
+        for number, step in enumerate(bar):
+            self.optimizer.zero_grad()
+            for k, (crops, weight) in enumerate(step):
+                batch = next(batches)
+                with distributed.synced(self.model, k + 1 == len(step)):
+                    loss, parts, maps = self.loss(batch)
+                    mine = not math.isfinite(parts["loss"])
+                    if distributed.on_any(mine, self.device):
+                        self.stop("the loss", number, crops, batch, mine)
+                    self.scaler.scale(loss * weight).backward()
+                if weight:
+                    border = min(BORDER, (min(maps[1].shape[1:]) - 1) // 2)  # a crop under 23 pixels keeps its middle
+                    parts["mse"] = float(np.mean([compute_mse(p, t, border) for p, t in zip(*maps)]))
+                    totals["crops"] += len(crops)
+                    for name, value in parts.items():
+                        totals[name] = totals.get(name, 0.0) + value * len(crops)
+            with undisturbed():  # half an update would leave a network that no run has
+                norm = self.update(number, [k for crops, weight in step if weight for k in crops], batch)
+            bar.set_postfix({"loss": f"{parts['loss']:.4f}", "gradient": f"{norm:.2g}",
+                             "crops/s": f"{totals['crops'] * distributed.world() / (time.perf_counter() - start):.1f}"}, refresh=False)
+        return totals
 
 
 def train_epoch(args: Namespace, model: nn.Module, criterion: Callable, criterion1: Callable, optimizer, scheduler, epoch: int,
-                weights: dict[str, float], device: torch.device, dataset: DatasetLF | SyntheticLF | None = None) -> dict:
+                weights: dict[str, float], device: torch.device, dataset: DatasetLF | SyntheticLF | None = None,
+                scaler: torch.amp.GradScaler | None = None, average: AveragedModel | None = None, log_path: str | Path | None = None) -> dict:
     """One epoch of training.
+
+    Interrupted at any moment, it leaves model and optimizer as they were after the last whole step.
 
     Args:
         args: the run's arguments.
         model: trained in place.
         criterion: loss on the disparity.
         criterion1: loss on the two distributions.
-        optimizer, scheduler: stepped once a batch; the scheduler once an epoch unless args.decay_unit is "batch".
+        optimizer, scheduler: stepped once every args.accumulate batches; the scheduler once an epoch unless args.decay_unit is "batch".
         epoch: its number; chooses crops and order.
         weights: loss1_weight (depDistT), loss2_weight (depDistS), loss3_weight (depth_map).
         device: where the model is.
         dataset: built from args where it is not given.
+        scaler: of --precision fp16, kept from epoch to epoch; made anew where it is not given.
+        average: an AveragedModel that follows the weights, or None.
+        log_path: folder for the state that is saved when a loss is not finite; args.log_dir where it is not given.
 
     Returns:
         Report: epoch, lr, load_time and time (seconds), the means over all crops of loss, loss1, loss2, loss3 and mse (squared
-        pixels, border 11), out_of_range (percent), crops.
+        pixels, border 11), out_of_range (percent), crops, crops_per_second.
+
+    Raises:
+        Fault: when a loss or gradient is not finite, memory runs out, or a loader process is gone.
     """
     start = time.perf_counter()
     model.train()
-    loader = make_loader(args, dataset or open_training(args, device), epoch)
-    load_time = time.perf_counter() - start
-    lr = optimizer.param_groups[0]["lr"]
-    totals, crops = {}, 0
-    for lf, _, _, fg_disp, bg_disp in tqdm(loader, desc=f"epoch {epoch}", leave=False, delay=QUIET_SECONDS):
-        lf, fg_disp, bg_disp = (part.to(device, non_blocking=True) for part in (lf, fg_disp, bg_disp))
-        optimizer.zero_grad()
-        outputs = model(rearrange(lf, "b u v h w c -> b (u v) c h w"))
-        loss, parts = training_loss(outputs, fg_disp, bg_disp, criterion, criterion1, weights, args.max_disp, args.step, args.hidden_weight)
-        loss.backward()
-        optimizer.step()
-        if args.decay_unit == "batch":
-            scheduler.step()
-        border = min(BORDER, (min(bg_disp.shape[1:]) - 1) // 2)  # a crop under 23 pixels keeps its middle
-        parts["mse"] = float(np.mean([compute_mse(p, t, border) for p, t in zip(outputs[2], bg_disp)]))
-        crops += len(lf)
-        for name, value in parts.items():
-            totals[name] = totals.get(name, 0.0) + value * len(lf)
+    with explained(args):
+        dataset = dataset or open_training(args, device)
+        loader, steps = make_loader(args, dataset, epoch, device)
+        load_time = time.perf_counter() - start
+        lr = optimizer.param_groups[0]["lr"]
+        try:
+            trainer = Trainer(args, model, criterion, criterion1, optimizer, scheduler, epoch, weights, device, dataset,
+                              scaler or make_scaler(args, device), average, Path(log_path or args.log_dir))
+            shares = distributed.gather(trainer.run(loader, steps))
+        finally:
+            optimizer.zero_grad()  # frees the gradients, and leaves none behind where the epoch is broken off
     if args.decay_unit == "epoch":
         scheduler.step()
+    totals = {name: sum(share.get(name, 0.0) for share in shares) for name in shares[0]}
+    crops = totals.pop("crops")
     means = {name: total / crops for name, total in totals.items()}
-    report = {"epoch": epoch, "lr": lr, "load_time": load_time, "time": time.perf_counter() - start, "crops": crops, **means}
-    logger.info("Training epoch %d, lr %.2e, load %.2f s, time %.2f s, loss %.6f (T %.6f, S %.6f, disparity %.6f px), MSE x100 %.4f px^2, "
-                "outside the levels %.2f %%", epoch, lr, load_time, report["time"], *(means[k] for k in ("loss", "loss1", "loss2", "loss3")),
-                100 * means["mse"], means["out_of_range"])
+    seconds = time.perf_counter() - start
+    report = {"epoch": epoch, "lr": lr, "load_time": load_time, "time": seconds, "crops": crops, "crops_per_second": crops / seconds, **means}
+    logger.info("Training epoch %d, lr %.2e, load %.2f s, time %.2f s (%.1f crops/s), loss %.6f (T %.6f, S %.6f, disparity %.6f px), "
+                "MSE x100 %.4f px^2, outside the levels %.2f %%", epoch, lr, load_time, seconds, report["crops_per_second"],
+                *(means[k] for k in ("loss", "loss1", "loss2", "loss3")), 100 * means["mse"], means["out_of_range"])
     return report
 
 
 def validation(args: Namespace, epoch: int, model: nn.Module, best_mse: float, log_path: str | Path, device: torch.device) -> dict:
-    """Validates the scenes of a list in the data directory, whole, by overlapping crops.
+    """Validates the scenes of a list in the data directory, whole, by overlapping crops; each rank a share of them where there are several.
 
     Args:
         args: data_dir, if_debug (1: debug_testing_images.txt, 0: testing_images.txt), views_num, test_length, shave, mod, save_image_every.
@@ -139,9 +228,11 @@ def validation(args: Namespace, epoch: int, model: nn.Module, best_mse: float, l
     start = time.perf_counter()
     was_training = model.training
     model.eval()
-    scores, predictions = {}, {}
+    scores, predictions, pictures = {}, {}, {}
+    rank, world = distributed.rank(), distributed.world()
     try:
-        for name, scene in tqdm(validation_scenes(args), desc="validation", leave=False, delay=QUIET_SECONDS):
+        scenes = validation_scenes(args, slice(rank, None, world))
+        for name, scene in tqdm(scenes, desc="validation", leave=False, delay=QUIET_SECONDS, disable=rank > 0):
             if scene.bg_disp is None:
                 raise ValueError(f"{name} in {args.data_dir} has no true disparity to validate against; take it off the scene list")
             with torch.inference_mode():
@@ -149,9 +240,12 @@ def validation(args: Namespace, epoch: int, model: nn.Module, best_mse: float, l
             scores[name] = {"mse": compute_mse(disp, scene.bg_disp), "bad_pix": compute_bad_pix(disp, scene.bg_disp)}
             predictions[name] = disp
             if epoch % args.save_image_every == 0:
-                save_validation_result(log_path, epoch, name, as_byte(scene.centre), disp, scene.bg_disp)
+                pictures[name] = (as_byte(scene.centre), disp, np.asarray(scene.bg_disp))
     finally:
         model.train(was_training)
+    scores, predictions, pictures = (distributed.merge(part) for part in (scores, predictions, pictures))
+    for name, maps in pictures.items() if rank == 0 else ():
+        save_validation_result(log_path, epoch, name, *maps)
     if not scores:
         raise ValueError(f"the scene list in {args.data_dir} that --if_debug {args.if_debug} chooses names no scene; write one a line")
     mse, bad_pix = (float(np.mean([s[key] for s in scores.values()])) for key in ("mse", "bad_pix"))
@@ -165,78 +259,124 @@ def validation(args: Namespace, epoch: int, model: nn.Module, best_mse: float, l
 class Run:
     """A training run: its directory, curves, best score, and the checkpoint that continues it."""
 
-    CURVES = ("train_loss", "train_metric", "test_metric")
+    CURVES = ("train_loss", "train_metric", "test_metric", "lr", "loss1", "loss2", "loss3", "out_of_range", "bad_pix")
 
     def __init__(self, args: Namespace, device: torch.device):
         self.args, self.device, self.epoch, self.best_mse = args, device, args.current_iter, float("inf")
         self.curves = {name: [] for name in self.CURVES}
         self.tested, self.finished = None, False
-        self.model, self.optimizer, self.scheduler = build(args, device)
-        skipped: list[str] = []
-        source = args.model_save_dir
-        if source is None and args.resume == "auto":
-            source = find_checkpoint(args.log_dir, f"{args.model_name}_{args.model_msg}_*", skipped)
-        restored = load_checkpoint(source, self.model, self.optimizer, self.scheduler) if source else {}
-        self._open(Path(source) if source else None, restored)
+        source, checkpoint, skipped = distributed.on_first(self._find)
+        self.log_path, self.start = distributed.on_first(lambda: self._open(source, checkpoint))
         for message in skipped:
             logger.warning("passed over: %s", message)
-        if restored:
-            self._restore(restored)
+        self.dataset, self.fresh = open_training(args, device), True
+        together = args.batch_size * args.accumulate * distributed.world()
+        self.model, self.optimizer, self.scheduler = build(args, device, -(-len(self.dataset) // together))
+        self.scaler, self.average = make_scaler(args, device), make_average(args, self.model)
+        seed_all(args.seed + distributed.rank())  # the weights are alike on all ranks, what is drawn later is not
+        if source:
+            self._restore(checkpoint, source)
             logger.info("resumed %s at epoch %d", source, self.epoch)
         elif args.resume == "auto":
             logger.info("nothing to resume under %s: starting anew", args.log_dir)
+        self.net = distributed.wrap(self.model, device)
+        if args.compile:
+            self.net = torch.compile(self.net)
+        if distributed.rank() == 0:
+            describe_start(self.log_path, args, device, self.epoch)
 
-    def _open(self, source: Path | None, restored: dict) -> None:
-        """The directory that the checkpoint lies in when it is its run's own, else a new one."""
-        for folder in source.resolve().parents[:2] if source else ():
-            if folder.name == restored.get("run_name"):
-                self.log_path, self.start = folder, restored["start"]
-                break
-        else:
-            self.log_path, self.start = make_run_dir(self.args)
-        setup_logging(self.log_path, f"{self.args.model_name}_{self.start}.log")
+    def _find(self) -> tuple[Path | None, dict, list[str]]:
+        """The checkpoint to go on from and what is in it, and why newer ones were passed over."""
+        skipped: list[str] = []
+        source = self.args.model_save_dir
+        if source is None and self.args.resume == "auto":
+            start = "[0-9]" * 8  # so that the run of another tag, which begins alike, is not taken for this one
+            source = find_checkpoint(self.args.log_dir, f"{glob.escape(f'{self.args.model_name}_{self.args.model_msg}')}_{start}*", skipped)
+        return (Path(source), read_checkpoint(source), skipped) if source else (None, {}, skipped)
 
-    def _restore(self, checkpoint: dict) -> None:
+    def _open(self, source: Path | None, checkpoint: dict) -> tuple[Path, str]:
+        """The directory that the checkpoint lies in when it is its run's own, else a new one; and the run's start time."""
+        folders = [folder for folder in (source.resolve().parents[:2] if source else ()) if folder.name == checkpoint.get("run_name")]
+        log_path, start = (folders[0], checkpoint["start"]) if folders else make_run_dir(self.args)
+        for left in log_path.rglob("*.tmp"):  # of a process that was killed while it wrote
+            left.unlink()
+        setup_logging(log_path, f"{self.args.model_name}_{start}.log")
+        return log_path, start
+
+    def _restore(self, checkpoint: dict, source: Path) -> None:
+        restore(checkpoint, source, self.model, self.optimizer, self.scheduler)
+        if checkpoint.get("scaler_state_dict") and self.scaler.is_enabled():
+            self.scaler.load_state_dict(checkpoint["scaler_state_dict"])
+        if self.average is not None:
+            self.average.module.load_state_dict(checkpoint.get("average_state_dict") or checkpoint["model_state_dict"])
+            self.average.n_averaged.fill_(checkpoint.get("averaged", 0))
         self.epoch, self.best_mse = checkpoint["epoch"], checkpoint.get("best_mse", float("inf"))
-        self.curves = {name: list(checkpoint.get("curves", {}).get(name, [])) for name in self.CURVES}
+        saved = checkpoint.get("curves", {})
+        missing = [float("nan")] * len(saved.get("train_loss", []))  # of a checkpoint from before a curve was kept
+        self.curves = {name: list(saved.get(name, missing)) for name in self.CURVES}
         self.finished = checkpoint.get("finished", False) and self.epoch >= self.args.epoch
         if checkpoint.get("tested"):
             self.tested = checkpoint["tested"] | {"predictions": {}}
-        if "random_states" in checkpoint:
-            restore_random_states(checkpoint["random_states"])
+        states = checkpoint.get("random_states", [])
+        states = [states] if isinstance(states, dict) else states
+        if distributed.rank() < len(states):
+            restore_random_states(states[distributed.rank()])
+        if distributed.rank() == 0:
+            write_curves(self.log_path, self.curves, self.epoch)
 
-    def save(self, path: Path) -> None:
-        """Writes a checkpoint with all that resuming needs."""
+    def save(self, *names: str) -> None:
+        """Writes checkpoints, under names in the run's directory, with all that resuming needs; one rank does."""
+        states = distributed.gather(random_states())
         tested = {name: value for name, value in self.tested.items() if name != "predictions"}
-        save_checkpoint(self.args, self.epoch, self.model, self.optimizer, self.scheduler, path, best_mse=self.best_mse, curves=self.curves,
-                        tested=tested, finished=self.finished, random_states=random_states(), run_name=self.log_path.name, start=self.start)
+        average = {} if self.average is None else {"average_state_dict": self.average.module.state_dict(), "averaged": int(self.average.n_averaged)}
+        def write():
+            for name in names:
+                save_checkpoint(self.args, self.epoch, self.model, self.optimizer, self.scheduler, self.log_path / name, best_mse=self.best_mse,
+                                curves=self.curves, tested=tested, finished=self.finished, random_states=states, run_name=self.log_path.name,
+                                start=self.start, scaler_state_dict=self.scaler.state_dict(), **average)
+            prune_checkpoints(self.log_path / "model_state", self.args.keep)
+        distributed.on_first(write)
 
     def validate(self) -> None:
         """Validates, and keeps the best checkpoint and a numbered one."""
-        self.tested = validation(self.args, self.epoch, self.model, self.best_mse, self.log_path, self.device)
+        model = self.model if self.average is None else self.average.module
+        with explained(self.args, training=False):
+            self.tested = validation(self.args, self.epoch, model, self.best_mse, self.log_path, self.device)
         self.best_mse = self.tested["best_mse"]
         self.finished = self.epoch >= self.args.epoch
-        if self.tested["is_best"]:  # before the numbered one, so that a kill in between can't lose it
-            self.save(self.log_path / "model_best.pkl")
-        self.save(self.log_path / "model_state" / f"model_{self.epoch}.pkl")
+        best = ["model_best.pkl"] if self.tested["is_best"] else []  # before the numbered one, so that a kill in between can't lose it
+        self.save(*best, f"model_state/model_{self.epoch}.pkl")
 
-    def train(self, criterion: Callable, criterion1: Callable, weights: dict[str, float], dataset: DatasetLF | SyntheticLF | None) -> dict:
+    def train(self, criterion: Callable, criterion1: Callable, weights: dict[str, float]) -> dict:
         """Trains one epoch, and keeps its curves and the state after it."""
-        report = train_epoch(self.args, self.model, criterion, criterion1, self.optimizer, self.scheduler, self.epoch, weights, self.device,
-                             dataset)
+        if self.args.dataset_per_epoch and not self.fresh:
+            self._reopen()
+        self.fresh = False
+        report = train_epoch(self.args, self.net, criterion, criterion1, self.optimizer, self.scheduler, self.epoch, weights, self.device,
+                             self.dataset, self.scaler, self.average, self.log_path)
         self.epoch += 1
-        for name, value in zip(self.CURVES, (report["loss"], report["mse"], self.tested["mse"])):
-            self.curves[name].append(float(value))
-            np.save(self.log_path / f"{name}.npy", np.array(self.curves[name]))
-        self.save(self.log_path / "model_state" / "model_last.pkl")
+        values = {**report, "train_loss": report["loss"], "train_metric": report["mse"], "test_metric": self.tested["mse"],
+                  "bad_pix": self.tested["bad_pix"]}
+        for name, curve in self.curves.items():
+            curve.append(float(values[name]))
+        self.save("model_state/model_last.pkl")
+        distributed.on_first(lambda: write_curves(self.log_path, self.curves, self.epoch))
         return report
+
+    def _reopen(self) -> None:
+        """The training scenes anew; FileNotFoundError when one that was there is gone."""
+        names = lambda dataset: {scene.name for scene in getattr(dataset, "scenes", ())}
+        before, self.dataset = self.dataset, open_training(self.args, self.device)
+        if gone := names(before) - names(self.dataset):
+            raise FileNotFoundError(f"{self.args.data_dir}: {', '.join(sorted(gone))} vanished in mid run; put it back, or start a new run "
+                                    "without it")
 
 
 def fit(args: Namespace, device: torch.device | None = None, on_report: Callable[[dict], None] | None = None) -> Iterator[dict]:
     """Trains a run from its arguments, or goes on with one, and yields a report after every epoch.
 
     Every val_every-th epoch is validated before it is trained, so that a fault of validation shows in the first minute; the run
-    ends with a validation and a checkpoint. Stopping the iteration anywhere leaves whole checkpoints.
+    ends with a validation and a checkpoint. Stopping the iteration anywhere leaves whole checkpoints. Under torchrun each rank calls it.
 
     Args:
         args: from `get_parser`.
@@ -246,6 +386,10 @@ def fit(args: Namespace, device: torch.device | None = None, on_report: Callable
     Yields:
         epoch (how many are trained), train (report of `train_epoch`, or None for the last), validation (the newest report of
         `validation`), curves, best_mse, log_path.
+
+    Raises:
+        Fault: when a loss is not finite, memory or disk runs out, or a loader process is gone.
+        FileNotFoundError, ValueError: when a scene or the checkpoint to go on from is missing or unfit.
     """
     run = Run(args, device or choose_device(args.device))
     criterion, criterion1 = CRITERIA["l1"](), CRITERIA[args.criterion1]()
@@ -253,13 +397,17 @@ def fit(args: Namespace, device: torch.device | None = None, on_report: Callable
     if run.finished:
         logger.info("the run in %s has trained all of its %d epochs; raise --epoch to go on", run.log_path, args.epoch)
         return
-    dataset = None if args.dataset_per_epoch else open_training(args, run.device)
     logger.info("training in %s on %s", run.log_path, run.device)
     trained = {}
     while trained is not None:
-        if run.tested is None or run.epoch % args.val_every == 0 or run.epoch >= args.epoch:
-            run.validate()
-        trained = run.train(criterion, criterion1, weights, dataset) if run.epoch < args.epoch else None
+        try:
+            if run.tested is None or run.epoch % args.val_every == 0 or run.epoch >= args.epoch:
+                run.validate()
+            trained = run.train(criterion, criterion1, weights) if run.epoch < args.epoch else None
+        except (Exception, KeyboardInterrupt) as error:
+            logger.error("ended in epoch %d: %s; %s holds the last whole checkpoint, go on with --resume auto", run.epoch,
+                         str(error) or type(error).__name__, run.log_path / "model_state")
+            raise
         report = {"epoch": run.epoch, "train": trained, "validation": run.tested, "curves": run.curves, "best_mse": run.best_mse,
                   "log_path": run.log_path}
         if on_report:

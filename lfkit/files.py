@@ -1,10 +1,15 @@
 """Single files: pictures, PFM maps and .npy arrays, each checked as it is read."""
 
+import os
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import imageio.v3 as iio
 import numpy as np
+
+from lfkit.faults import Fault
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
@@ -47,6 +52,44 @@ def write_pfm(path: str | Path, disp: np.ndarray) -> None:
         raise ValueError(f"{path}: a PFM map is 'h w', got shape {disp.shape}")
     header = f"Pf\n{disp.shape[1]} {disp.shape[0]}\n-1.0\n".encode()
     Path(path).write_bytes(header + disp[::-1].astype("<f4").tobytes())
+
+
+def write_whole(path: str | Path, write: Callable[[BinaryIO], None]) -> None:
+    """Writes a file so that the path holds all of the old one or all of the new, whenever the process or the machine dies.
+
+    Args:
+        path: the file; its folder is made if missing.
+        write: called with a file that is open for binary writing; it becomes the path's once it is on the disk.
+
+    Raises:
+        Fault: when it can't be written, such as on a full disk; what was at the path is still there.
+    """
+    path = Path(path)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, "wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_folder(path.parent)
+    except OSError as error:
+        before = "; the one before it is whole" if path.exists() else ""
+        raise Fault(f"{path}: could not be written ({error.strerror or error}){before}; free some space, or correct the folder's rights") from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Waits until the folder's names are on the disk: a rename is lost with the power otherwise."""
+    if os.name == "posix":  # elsewhere a folder can't be opened
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def existing(path: Path) -> Path:

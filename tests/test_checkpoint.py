@@ -1,11 +1,16 @@
+import multiprocessing
 import os
+import resource
 from argparse import Namespace
+from decimal import Decimal
 
+import numpy as np
 import pytest
 import torch
 
 import lfkit
-from lfkit.checkpoint import random_states, read_checkpoint, restore_random_states
+from lfkit.checkpoint import FORMAT, prune_checkpoints, random_states, read_checkpoint, restore_random_states
+from lfkit.faults import Fault
 
 
 class Runs:
@@ -73,16 +78,106 @@ def test_code_is_refused_not_run(tmp_path):
     torch.save({"args": Runs(tmp_path / "ran"), "epoch": 0}, tmp_path / "c.pkl")
     with pytest.raises(ValueError, match="refused, it holds more than tensors and plain values"):
         read_checkpoint(tmp_path / "c.pkl")
-    torch.save({"args": Namespace(lr=1.0), "epoch": 0}, tmp_path / "old.pkl")
-    with pytest.raises(ValueError, match="refused"):
+    torch.save({"args": Namespace(x=Runs(tmp_path / "ran")), "epoch": 0}, tmp_path / "old.pkl")
+    with pytest.raises(ValueError, match=r"old\.pkl: refused, .* \(posix\.system\), and loading it would run code"):
         read_checkpoint(tmp_path / "old.pkl")
     assert not (tmp_path / "ran").exists()
+
+
+def test_an_old_pickle_with_a_namespace_is_read(parts, tmp_path):
+    model, optimizer, scheduler = parts
+    old = Namespace(channels=4, views_num=3, max_disp=4, step=1, lr=1e-3, device="cuda:2")
+    torch.save({"args": old, "epoch": 5, "model_state_dict": model.state_dict(), "optimizer_state_dict": optimizer.state_dict(),
+                "scheduler_state_dict": scheduler.state_dict()}, tmp_path / "old.pkl")
+    loaded, checkpoint = lfkit.load_model(tmp_path / "old.pkl")
+    assert checkpoint["args"] == vars(old) and checkpoint["epoch"] == 5 and loaded.channels == 4
+    assert all(torch.equal(loaded.state_dict()[name], value) for name, value in model.state_dict().items())
+
+
+def test_another_class_is_refused_by_its_name(tmp_path):
+    torch.save({"args": Namespace(when=Decimal), "epoch": 0}, tmp_path / "old.pkl")
+    with pytest.raises(ValueError, match=r"refused, it holds more than tensors and plain values \(decimal\.Decimal\)"):
+        read_checkpoint(tmp_path / "old.pkl")
+
+
+def test_a_newer_format_says_so(args, parts, tmp_path):
+    lfkit.save_checkpoint(args, 0, *parts, tmp_path / "c.pkl", format=FORMAT + 1)
+    with pytest.raises(ValueError, match=rf"saved by a newer lfkit, in format {FORMAT + 1} where this one reads up to {FORMAT}; update lfkit"):
+        read_checkpoint(tmp_path / "c.pkl")
+
+
+def test_a_flipped_bit_is_noticed(args, parts, tmp_path):
+    lfkit.save_checkpoint(args, 0, *parts, tmp_path / "c.pkl")
+    data = bytearray((tmp_path / "c.pkl").read_bytes())
+    weight = parts[0].state_dict()["guide.0.weight"].numpy().tobytes()
+    data[data.index(weight)] ^= 1
+    (tmp_path / "c.pkl").write_bytes(data)
+    with pytest.raises(ValueError, match="not a whole checkpoint .the checksum of its .* is wrong"):
+        read_checkpoint(tmp_path / "c.pkl")
+
+
+def test_the_network_is_rebuilt_from_its_own_sizes_whatever_args_say(args, parts, tmp_path):
+    args.channels = 99
+    lfkit.save_checkpoint(args, 0, *parts, tmp_path / "c.pkl")
+    assert lfkit.load_model(tmp_path / "c.pkl")[0].channels == 4
+
+
+def test_numpy_numbers_and_paths_become_plain(args, parts, tmp_path):
+    args.log_dir = tmp_path
+    lfkit.save_checkpoint(args, 0, *parts, tmp_path / "c.pkl", best_mse=np.float64(0.5), curves={"a": [np.float32(1)]})
+    checkpoint = read_checkpoint(tmp_path / "c.pkl")
+    assert checkpoint["best_mse"] == 0.5 and checkpoint["curves"] == {"a": [1.0]} and checkpoint["args"]["log_dir"] == str(tmp_path)
+    with pytest.raises(ValueError, match="a checkpoint holds plain values and tensors: got a set"):
+        lfkit.save_checkpoint(args, 0, *parts, tmp_path / "d.pkl", names={"a"})
+
+
+def save_again(args, parts, path, connection):
+    """Saves in a process that may not write files of more than 4096 bytes, and tells what came of it."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+    try:
+        lfkit.save_checkpoint(args, 2, *parts, path)
+    except Fault as fault:
+        connection.send(str(fault))
+
+
+def test_a_file_that_can_not_grow_leaves_the_old_one(args, parts, tmp_path):
+    path = tmp_path / "c.pkl"
+    lfkit.save_checkpoint(args, 1, *parts, path)
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context("fork").Process(target=save_again, args=(args, parts, path, theirs))
+    process.start()
+    process.join(60)
+    assert ours.poll() and ours.recv() == (f"{path}: could not be written (File too large); the one before it is whole; free some space, "
+                                           "or correct the folder's rights")
+    assert read_checkpoint(path)["epoch"] == 1 and [p.name for p in tmp_path.iterdir()] == ["c.pkl"]
+
+
+def test_the_last_numbered_ones_are_kept(tmp_path):
+    for name in ("model_0", "model_2", "model_10", "model_9", "model_last", "model_x"):
+        (tmp_path / f"{name}.pkl").touch()
+    prune_checkpoints(tmp_path, 0)
+    assert len(list(tmp_path.iterdir())) == 6
+    prune_checkpoints(tmp_path, 2)
+    assert {p.stem for p in tmp_path.iterdir()} == {"model_9", "model_10", "model_last", "model_x"}
 
 
 def test_another_architecture(args, parts, tmp_path):
     lfkit.save_checkpoint(args, 0, *parts, tmp_path / "c.pkl")
     with pytest.raises(ValueError, match="is of another architecture, .*trained with --channels 4, --views_num 3, --max_disp 4, --step 1.0: use the same"):
         lfkit.load_checkpoint(tmp_path / "c.pkl", lfkit.DeoccNet(channels=8))
+
+
+def test_another_schedule(args, parts, tmp_path):
+    lfkit.save_checkpoint(args, 0, *parts, tmp_path / "c.pkl")
+    args.schedule = "cosine"
+    with pytest.raises(ValueError, match="its learning rate followed another schedule; use its --schedule step, --warm_up 0"):
+        lfkit.load_checkpoint(tmp_path / "c.pkl", *lfkit.build(args, torch.device("cpu")))
+
+
+def test_weights_alone_are_no_run():
+    args = lfkit.get_parser()
+    with pytest.raises(ValueError, match="holds weights without the optimizer's state, so that no run can go on from it"):
+        lfkit.load_checkpoint(lfkit.checkpoint.WEIGHTS, *lfkit.build(args, torch.device("cpu")))
 
 
 def test_missing_or_something_else(tmp_path):
@@ -105,11 +200,16 @@ def test_the_newest_whole_one_is_found(args, parts, tmp_path):
     assert lfkit.find_checkpoint(tmp_path, "A_B_*", skipped).name == "model_10.pkl"
     assert len(skipped) == 1 and "model_last.pkl" in skipped[0]
     assert lfkit.find_checkpoint(tmp_path, "A_C_*") is None
+    best = tmp_path / "A_B_01010000" / "model_best.pkl"
+    lfkit.save_checkpoint(args, 9, *parts, best)
+    assert lfkit.find_checkpoint(tmp_path).name == "model_10.pkl"
+    for name in ("model_0", "model_10"):
+        (path.parent / f"{name}.pkl").write_bytes(b"")
+    assert lfkit.find_checkpoint(tmp_path) == best
 
 
 def test_random_states_come_back():
     import random
-    import numpy as np
     draw = lambda: (random.random(), float(np.random.rand()), float(torch.rand(())))
     states = random_states()
     first = draw()

@@ -10,7 +10,8 @@ NOTE_DEFAULTS = {
     "patch_size": 64, "batch_size": 1, "data_dir": "./Dataset/", "model_name": "DeoccNet", "model_msg": "NoTagModel", "model_save_dir": None,
     "channels": 32, "views_num": 9, "max_disp": 4, "step": 1, "device": "auto", "epoch": 10000, "lr": 1e-4, "decay_step": 200, "gamma": 0.1,
     "if_visdom": 0, "if_debug": 1, "shave": 16, "mod": 8, "val_every": 10, "save_image_every": 50, "test_length": 96, "visdom_port": 9878,
-    "log_dir": "./log", "current_iter": 0, "decay_unit": "epoch", "crops_per_scene": 1, "num_workers": 0}
+    "log_dir": "./log", "current_iter": 0, "decay_unit": "epoch", "crops_per_scene": 1, "num_workers": 0, "schedule": "step", "warm_up": 0,
+    "precision": "float32", "accumulate": 1, "clip": 0, "average": 0, "keep": 5}
 RUN_LINE = ("--patch_size 64 --batch_size 5 --data_dir ./Dataset/DLFD/ --channels 64 --views_num 9 --max_disp 4 --step 1 --device cuda:0 "
             "--current_iter 0 --lr 1e-3 --decay_step 200 --gamma 0.1 --shave 16 --mod 8 --if_visdom 1 --if_debug 0 --model_name AOR --model_msg DE")
 
@@ -41,6 +42,11 @@ def test_parsing_ignores_the_process_arguments():
     (["--max_disp", "3", "--step", "2"], "max_disp must be a whole multiple of step: got max_disp 3 and step 2; try --max_disp 4"),
     (["--patch_sise", "3"], "unrecognized arguments: --patch_sise 3"),
     (["--batch_size", "0"], "must be a whole number from 1: got 0"),
+    (["--clip=-1"], "--clip: must be a number from 0: got -1"),
+    (["--clip", "nan"], "--clip: must be a number from 0: got nan"),
+    (["--average", "1"], "--average: must be a number from 0 and below 1: got 1"),
+    (["--schedule", "cosine", "--warm_up", "9", "--epoch", "9"],
+     "must rise before it falls: got --warm_up 9 of --epoch 9; use less warm-up, or --decay_unit batch"),
 ])
 def test_bad_flags(argv, sentence):
     with pytest.raises(ValueError, match=sentence.replace("--", "-.")):

@@ -1,4 +1,5 @@
 import logging
+import re
 
 import imageio.v3 as iio
 import numpy as np
@@ -190,3 +191,30 @@ def test_a_run_on_endless_scenes(args, tmp_path):
     args.data_dir, args.synthetic_scenes, args.views_num, args.epoch = "synthetic:", 2, 3, 1
     last = list(lfkit.fit(args, torch.device("cpu")))[-1]
     assert last["epoch"] == 1 and len(last["validation"]["scenes"]) == 1 and not list(tmp_path.glob("**/LFs"))
+
+
+def test_an_item_is_described_by_where_it_was_cut(args):
+    """The rows and columns named give, cut by hand and without augmentation, the item."""
+    dataset = lfkit.DatasetLF(args, augment=False)
+    dataset.set_epoch(3)
+    for index in range(len(dataset)):
+        name, top, bottom, left, right = re.fullmatch(r"(\S+) \[(\d+):(\d+), (\d+):(\d+)\]", dataset.describe(index)).groups()
+        scene = next(s for s in dataset.scenes if s.name == name)
+        assert np.array_equal(dataset[index][4].numpy(), scene.bg_disp[int(top):int(bottom), int(left):int(right)])
+
+
+def test_a_refocused_crop_is_described_by_all_that_it_was_cut_from(args):
+    sides = set()
+    dataset = lfkit.DatasetLF(args)
+    for epoch in range(40):
+        dataset.set_epoch(epoch)
+        top, bottom = map(int, re.search(r"\[(\d+):(\d+),", dataset.describe(0)).groups())
+        sides.add(bottom - top)
+    assert min(sides) == args.patch_size and len(sides) > 1
+
+
+def test_a_procedural_item_is_described_by_its_seed(args):
+    args.synthetic_scenes = 2
+    dataset = SyntheticLF(args, augment=False)
+    seed = int(dataset.describe(1).split()[-1])
+    assert torch.equal(dataset[1][4], torch.from_numpy(lfkit.synthesize(seed, args.patch_size, args.views_num, args.max_disp).bg_disp))

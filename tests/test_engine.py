@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import lfkit
-from lfkit.engine import make_run_dir, setup_logging
+from lfkit.rundir import make_run_dir, setup_logging
 from lfkit.losses import WEIGHT_NAMES
 
 CPU = torch.device("cpu")
@@ -42,7 +42,7 @@ def test_training_learns(args):
     args.crops_per_scene, args.lr = 4, 3e-3
     model, optimizer, scheduler = lfkit.build(args, CPU)
     criterion1 = lfkit.losses.DistributionCrossEntropy()
-    losses = [lfkit.train_epoch(args, model, nn.L1Loss(), criterion1, optimizer, scheduler, 0, WEIGHTS, CPU)["loss"] for _ in range(8)]
+    losses = [lfkit.train_epoch(args, model, nn.L1Loss(), criterion1, optimizer, scheduler, 0, WEIGHTS, CPU)["loss"] for _ in range(10)]
     assert min(losses[-3:]) < 0.85 * losses[0], losses
 
 
@@ -143,6 +143,110 @@ def test_a_killed_run_resumes_to_the_same_curve_bit_for_bit(args, tmp_path, kill
     assert resumed[-1]["log_path"] == first["log_path"] and resumed[0]["epoch"] == killed_after + 1
     states = [torch.load(r["log_path"] / "model_state" / "model_4.pkl", weights_only=True)["model_state_dict"] for r in (whole, resumed[-1])]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+KNOBS = [["--average", "0.9", "--schedule", "cosine", "--warm_up", "1"], ["--precision", "fp16", "--clip", "0.5", "--fused", "1"],
+         ["--batch_size", "1", "--accumulate", "2", "--precision", "bf16", "--schedule", "cosine", "--decay_unit", "batch", "--warm_up", "3"],
+         ["--channels_last", "1", "--dataset_per_epoch", "1", "--average", "0.5"]]
+
+
+@pytest.mark.parametrize("flags", KNOBS)
+def test_a_resumed_run_with_knobs_is_exact(args, tmp_path, flags):
+    written = [word for name, value in vars(args).items() if value is not None for word in (f"--{name}", str(value))]
+    args = lfkit.get_parser([*written, *flags])
+    whole = list(lfkit.fit(args))[-1]
+    args.log_dir = str(tmp_path / "other")
+    run = lfkit.fit(args)
+    next(run), next(run)
+    run.close()
+    torch.manual_seed(123)
+    args.resume = "auto"
+    resumed = list(lfkit.fit(args))
+    assert resumed[-1]["curves"] == whole["curves"] and len(resumed) == 2
+    states = [torch.load(r["log_path"] / "model_state" / "model_3.pkl", weights_only=True) for r in (whole, resumed[-1])]
+    for part in ("model_state_dict", "average_state_dict"):
+        assert all(torch.equal(value, states[1][part][name]) for name, value in states[0].get(part, {}).items())
+    for part in ("scaler_state_dict", "scheduler_state_dict", "averaged"):
+        assert states[0].get(part) == states[1].get(part)
+    assert ("average_state_dict" in states[0]) is ("--average" in flags) and (states[0]["scaler_state_dict"] != {}) is ("fp16" in flags)
+
+
+def test_a_corrupt_newest_checkpoint_falls_back_on_the_one_before_and_says_so(args, tmp_path):
+    whole = list(lfkit.fit(args))[-1]
+    args.log_dir = str(tmp_path / "other")
+    run = lfkit.fit(args)
+    states = [next(run), next(run)][-1]["log_path"] / "model_state"
+    run.close()
+    newest = states / "model_last.pkl"
+    newest.write_bytes(newest.read_bytes()[:1000])
+    (states / "model_last.pkl.77.tmp").write_bytes(b"half")
+    args.resume = "auto"
+    resumed = list(lfkit.fit(args))
+    assert resumed[-1]["curves"] == whole["curves"] and resumed[0]["epoch"] == 1
+    log = next(states.parent.glob("*.log")).read_text()
+    assert f"WARNING - passed over: {newest}: not a whole checkpoint" in log and "model_0.pkl at epoch 0" in log
+    assert not list(states.glob("*.tmp"))
+
+
+def test_only_the_last_checkpoints_and_the_best_stay(args):
+    args.keep, args.val_every = 2, 1
+    run = list(lfkit.fit(args))[-1]["log_path"]
+    assert {p.name for p in (run / "model_state").iterdir()} == {"model_2.pkl", "model_3.pkl", "model_last.pkl"} and (run / "model_best.pkl").exists()
+
+
+def test_a_run_of_another_tag_that_begins_alike_is_not_gone_on_with(args):
+    args.model_msg = "a_longer"
+    list(lfkit.fit(args))
+    args.model_msg, args.resume, args.epoch = "a", "auto", 1
+    assert next(lfkit.fit(args))["epoch"] == 1
+
+
+def test_the_averaged_weights_are_validated_and_loaded(args):
+    args.average = 0.9
+    last = list(lfkit.fit(args))[-1]
+    path = last["log_path"] / "model_state" / "model_3.pkl"
+    model, checkpoint = lfkit.load_model(path)
+    assert not all(torch.equal(value, checkpoint["model_state_dict"][name]) for name, value in model.state_dict().items())
+    again = lfkit.validation(args, 3, model, 1.0, last["log_path"], CPU)
+    assert again["mse"] == last["validation"]["mse"]
+
+
+class Compiled(nn.Module):
+    """Holds a network as torch.compile does, without the minutes that it takes."""
+
+    calls = 0
+
+    def __init__(self, model):
+        super().__init__()
+        self._orig_mod = model
+
+    def forward(self, x):
+        Compiled.calls += 1
+        return self._orig_mod(x)
+
+
+def test_a_compiled_run_trains_with_it_and_leaves_plain_checkpoints(args, monkeypatch):
+    plain = list(lfkit.fit(args))[-1]
+    monkeypatch.setattr(torch, "compile", Compiled)
+    args.compile, args.average = 1, 0.5
+    last = list(lfkit.fit(args))[-1]
+    assert Compiled.calls == 6, "two batches in each of three epochs; validation, whose crops differ in size, goes without"
+    assert last["curves"]["train_loss"] == plain["curves"]["train_loss"]
+    assert lfkit.load_model(last["log_path"] / "model_best.pkl")[0].channels == 4
+
+
+def test_the_progress_bar_has_the_loss_and_crops_a_second(args, monkeypatch):
+    shown = []
+    class Bar(list):
+        def __init__(self, steps, **options):
+            super().__init__(steps)
+        def set_postfix(self, values, **_):
+            shown.append(values)
+    monkeypatch.setattr("lfkit.engine.tqdm", Bar)
+    model, optimizer, scheduler = lfkit.build(args, CPU)
+    report = epoch(args, model, optimizer, scheduler)
+    assert len(shown) == 2 and all(set(values) == {"loss", "gradient", "crops/s"} and float(values["crops/s"]) > 0 for values in shown)
+    assert report["crops_per_second"] == pytest.approx(report["crops"] / report["time"])
 
 
 def test_resuming_a_finished_run_says_so(args, caplog):

@@ -1,0 +1,111 @@
+"""What a run leaves in its directory beside checkpoints and pictures: the log file, its arguments and environment, its curves."""
+
+import csv
+import io
+import json
+import logging
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from argparse import Namespace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lfkit.distributed import world
+from lfkit.files import write_whole
+
+logger = logging.getLogger("lfkit")
+LOG_FORMAT = "%(asctime)s - %(levelname)s - %(message)s"
+PACKAGES = ("lfkit", "torch", "numpy", "einops", "imageio", "scikit-image", "matplotlib", "tqdm", "visdom")
+SAVED_AS_NPY = ("train_loss", "train_metric", "test_metric")
+
+
+def setup_logging(log_path: Path, file_name: str) -> logging.Logger:
+    """The logger `lfkit` to log_path/file_name and the console; what it wrote to before is closed."""
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
+    for handler in (logging.FileHandler(Path(log_path) / file_name, encoding="utf-8"), logging.StreamHandler()):
+        handler.setFormatter(logging.Formatter(LOG_FORMAT))
+        logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    return logger
+
+
+def make_run_dir(args: Namespace) -> tuple[Path, str]:
+    """A new directory <log_dir>/<model_name>_<model_msg>_<%m%d%H%M> (a second one in a minute gets a suffix), and its start time."""
+    start = time.strftime("%m%d%H%M")
+    for suffix in ["", *(f"_{k}" for k in range(2, 1000))]:
+        path = Path(args.log_dir) / f"{args.model_name}_{args.model_msg}_{start}{suffix}"
+        try:
+            path.mkdir(parents=True)
+            return path, start
+        except FileExistsError:
+            continue
+    raise ValueError(f"{args.log_dir}: 999 runs in one minute; pass another --log_dir")
+
+
+def git_commit(folder: Path) -> str | None:
+    """The commit of the folder's repository, with "+" behind it where files differ from it; None outside a repository."""
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True).stdout.strip()
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def environment(device: torch.device) -> dict:
+    """What else decides a run's numbers: versions, commit, device, threads, processes; and the command and its folder."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:  # run from its folder, not installed
+            versions[name] = None
+    cuda = device.type == "cuda"
+    return {"started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "command": shlex.join(sys.argv), "folder": os.getcwd(),
+            "python": platform.python_version(), "platform": platform.platform(), "versions": versions, "git_commit": git_commit(Path(__file__).parent), "device": str(device),
+            "device_name": torch.cuda.get_device_name(device) if cuda else platform.processor() or platform.machine(),
+            "cuda": torch.version.cuda if cuda else None, "threads": torch.get_num_threads(), "processes": world()}
+
+
+def write_json(path: Path, value) -> None:
+    """Writes plain values, one of the outermost a line."""
+    write_whole(path, lambda file: file.write((json.dumps(value, indent=1, default=str) + "\n").encode()))
+
+
+def describe_start(log_path: Path, args: Namespace, device: torch.device, epoch: int) -> None:
+    """Writes args.json, and adds this start of the run to environment.json; one that was resumed has several."""
+    write_json(log_path / "args.json", vars(args))
+    file = log_path / "environment.json"
+    try:
+        starts = json.loads(file.read_text())
+    except (FileNotFoundError, ValueError):
+        starts = []
+    write_json(file, [*starts, {"epoch": epoch, **environment(device)}])
+
+
+def write_curves(log_path: Path, curves: dict[str, list[float]], epoch: int) -> None:
+    """Writes curves.csv with one row an epoch, and the three that have an .npy of their own.
+
+    Args:
+        log_path: the run's directory.
+        curves: one value an epoch each.
+        epoch: how many epochs are trained; the last row is of the one before it.
+    """
+    text = io.StringIO()
+    rows = csv.writer(text)
+    rows.writerow(["epoch", *curves])
+    length = len(curves["train_loss"])
+    rows.writerows([epoch - length + k, *values] for k, values in enumerate(zip(*curves.values())))
+    write_whole(log_path / "curves.csv", lambda file: file.write(text.getvalue().encode()))
+    for name in SAVED_AS_NPY:
+        write_whole(log_path / f"{name}.npy", lambda file: np.save(file, np.array(curves[name])))

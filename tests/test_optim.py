@@ -1,0 +1,138 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import lfkit
+from lfkit.losses import WEIGHT_NAMES
+from lfkit.optim import make_average, rate_factor
+
+CPU = torch.device("cpu")
+WEIGHTS = dict.fromkeys(WEIGHT_NAMES, 1.0)
+
+
+def weights_of(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def train(args, parts=None, **state):
+    """The parameters after an epoch, and its report."""
+    model, optimizer, scheduler = parts or lfkit.build(args, CPU, steps=2)
+    report = lfkit.train_epoch(args, model, nn.L1Loss(), nn.L1Loss(), optimizer, scheduler, 0, WEIGHTS, CPU, **state)
+    return weights_of(model), report
+
+
+@pytest.fixture
+def plain_sgd(monkeypatch):
+    """Steps along the plain gradient, so that a difference of gradients shows in the weights at its own size."""
+    monkeypatch.setattr("lfkit.engine.make_optimizer", lambda args, model: torch.optim.SGD(model.parameters(), lr=args.lr))
+
+
+@pytest.mark.parametrize("crops", [4, 3])
+def test_two_batches_of_one_make_the_step_of_a_batch_of_two(args, plain_sgd, crops):
+    """Also the last step, of one crop where the number is odd."""
+    args.crops_per_scene, args.lr = 1, 0.1
+    dataset = lfkit.DatasetLF(args)
+    dataset.scenes = (dataset.scenes * 2)[:crops]
+    together, report = train(args, dataset=dataset)
+    args.batch_size, args.accumulate = 1, 2
+    apart, in_parts = train(args, dataset=dataset)
+    assert (together - weights_of(lfkit.build(args, CPU)[0])).abs().max() > 1e-3 and torch.allclose(together, apart, atol=1e-6)
+    assert in_parts["loss"] == pytest.approx(report["loss"], rel=1e-5) and in_parts["crops"] == crops
+
+
+def test_a_clipped_gradient_has_the_length_asked_for(args, plain_sgd):
+    args.lr, args.clip, args.batch_size = 1.0, 0.01, 3  # one step of SGD at rate 1 moves the weights by the gradient
+    before = weights_of(lfkit.build(args, CPU)[0])
+    after, _ = train(args)
+    assert float((after - before).norm()) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_a_long_limit_clips_nothing(args):
+    free, _ = train(args)
+    args.clip = 1e6
+    assert torch.equal(train(args)[0], free)
+
+
+def test_the_average_follows_by_hand(args):
+    """After each step the average keeps `decay` of itself; it starts at the weights after the first."""
+    args.average, args.batch_size = 0.75, 1
+    model, optimizer, scheduler = parts = lfkit.build(args, CPU)
+    average, seen = make_average(args, model), []
+    optimizer.register_step_post_hook(lambda *_: seen.append([p.detach().double().clone() for p in model.parameters()]))
+    train(args, parts, average=average)
+    assert len(seen) == 3
+    for k, p in enumerate(average.module.parameters()):
+        expected = 0.75 * (0.75 * seen[0][k] + 0.25 * seen[1][k]) + 0.25 * seen[2][k]
+        assert torch.allclose(p.double(), expected, atol=1e-6)
+
+
+def test_warm_up_and_decay_by_hand():
+    factors = [rate_factor(k, "step", 2, 99, 3, 0.1) for k in range(7)]
+    assert factors == pytest.approx([1 / 3, 2 / 3, 1, 0.1, 0.1, 0.1, 0.01])
+    factors = [rate_factor(k, "cosine", 0, 4, 1, 0.1) for k in range(6)]
+    assert factors == pytest.approx([1, (1 + math.sqrt(0.5)) / 2, 0.5, (1 - math.sqrt(0.5)) / 2, 0, 0])
+
+
+@pytest.mark.parametrize("flags, rates", [
+    (["--schedule", "cosine", "--warm_up", "1"], [5e-4, 1e-3, 5e-4]),
+    (["--schedule", "cosine", "--decay_unit", "batch"], [1e-3, 7.5e-4, 2.5e-4]),  # two of six steps an epoch
+    (["--warm_up", "2", "--decay_unit", "batch"], [1e-3 / 3, 1e-3, 1e-3]),
+])
+def test_the_rate_of_each_epoch(args, flags, rates):
+    for name, value in vars(lfkit.get_parser(flags)).items():
+        if f"--{name}" in flags:
+            setattr(args, name, value)
+    model, optimizer, scheduler = parts = lfkit.build(args, CPU, steps=2)
+    given = []
+    for k in range(3):
+        given.append(optimizer.param_groups[0]["lr"])
+        train(args, parts)
+    assert given == pytest.approx(rates)
+
+
+def test_a_cosine_over_batches_needs_their_number(args):
+    args.schedule, args.decay_unit = "cosine", "batch"
+    with pytest.raises(ValueError, match="needs the number of steps an epoch; pass steps, or use --decay_unit epoch"):
+        lfkit.build(args, CPU)
+
+
+@pytest.mark.parametrize("flag, value, atol", [
+    ("fused", 1, 1e-5), ("channels_last", 1, 1e-5), ("precision", "bf16", 1e-2), ("precision", "fp16", 1e-2)])
+def test_a_knob_of_speed_trains_the_same_network(args, plain_sgd, monkeypatch, flag, value, atol):
+    if flag == "fused":
+        monkeypatch.undo()
+    exact, report = train(args)
+    setattr(args, flag, value)
+    weights, changed = train(args)
+    assert torch.allclose(weights, exact, atol=atol) and changed["loss"] == pytest.approx(report["loss"], rel=0.02)
+    if flag == "precision":
+        assert not torch.equal(weights, exact)
+
+
+def test_half_precision_is_the_networks_alone(args):
+    args.precision = "bf16"
+    kinds, model = [], lfkit.build(args, CPU)[0]
+    model.guide[0].register_forward_hook(lambda m, x, out: kinds.append(out.dtype))
+    train(args, (model, *lfkit.build(args, CPU)[1:]))
+    assert set(kinds) == {torch.bfloat16} and {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+def test_kernels_with_channels_last_hold_the_same_numbers(args):
+    plain = lfkit.build(args, CPU)[0]
+    args.channels_last = 1
+    model = lfkit.build(args, CPU)[0]
+    assert torch.equal(weights_of(model), weights_of(plain))
+    together = lambda network: network.guide[2].weight.is_contiguous(memory_format=torch.channels_last)
+    assert together(model) and not together(plain)
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of")  # a step left out is none that the rate waits for
+def test_a_gradient_that_overflows_in_fp16_is_left_out_and_the_scale_falls(args):
+    args.precision, args.batch_size = "fp16", 3
+    parts = lfkit.build(args, CPU)
+    before = weights_of(parts[0])
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**120)
+    after, _ = train(args, parts, scaler=scaler)
+    assert torch.equal(after, before) and scaler.get_scale() == 2.0**119

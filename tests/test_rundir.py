@@ -1,0 +1,66 @@
+import csv
+import json
+import subprocess
+
+import numpy as np
+import pytest
+import torch
+
+import lfkit
+from lfkit.rundir import git_commit, write_curves
+
+
+def test_a_run_can_be_repeated_from_its_directory_alone(args, tmp_path):
+    """`@args.json` gives every argument back; the run that it makes has the same curves."""
+    args.average, args.model_msg, args.epoch = 0.5, "tag with space", 1
+    first = list(lfkit.fit(args))[-1]
+    file = first["log_path"] / "args.json"
+    again = lfkit.get_parser([f"@{file}"])
+    assert vars(again) == vars(args)
+    again = lfkit.get_parser([f"@{file}", "--log_dir", str(tmp_path / "again")])
+    assert list(lfkit.fit(again))[-1]["curves"] == first["curves"]
+
+
+def test_what_makes_a_run_go_on_with_another_is_not_repeated(args, tmp_path):
+    args.resume, args.epoch = "auto", 0
+    log_path = list(lfkit.fit(args))[-1]["log_path"]
+    assert json.loads((log_path / "args.json").read_text())["resume"] == "auto" and lfkit.get_parser([f"@{log_path / 'args.json'}"]).resume == ""
+
+
+def test_no_such_file_of_arguments():
+    with pytest.raises(ValueError, match="none.json"):
+        lfkit.get_parser(["@none.json"])
+
+
+def test_the_environment_is_written_once_a_start(args):
+    args.epoch = 1
+    log_path = list(lfkit.fit(args))[-1]["log_path"]
+    args.resume, args.epoch = "auto", 2
+    list(lfkit.fit(args))
+    first, second = json.loads((log_path / "environment.json").read_text())
+    assert first["epoch"] == 0 and second["epoch"] == 1
+    assert first["versions"]["torch"] == torch.__version__ and first["versions"]["numpy"] == np.__version__
+    assert first["device"] == "cpu" and first["processes"] == 1 and first["threads"] == torch.get_num_threads() and "pytest" in first["command"]
+
+
+def test_the_commit_and_whether_files_differ_from_it(tmp_path):
+    assert git_commit(tmp_path) is None
+    def git(*words):
+        command = ["git", "-C", tmp_path, "-c", "user.name=n", "-c", "user.email=e@x", *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    git("init")
+    (tmp_path / "a").write_text("1")
+    git("add", "a")
+    git("commit", "-m", "m")
+    assert git_commit(tmp_path) == git("rev-parse", "HEAD")
+    (tmp_path / "a").write_text("2")
+    assert git_commit(tmp_path) == git("rev-parse", "HEAD") + "+"
+
+
+def test_curves_as_csv(tmp_path):
+    curves = {"train_loss": [3.0, 0.1], "train_metric": [1.0, 2.0], "test_metric": [5.0, 1e-17], "lr": [float("nan"), 1e-3]}
+    write_curves(tmp_path, curves, 7)
+    with open(tmp_path / "curves.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["5", "6"] and [float(row["test_metric"]) for row in rows] == [5.0, 1e-17] and rows[0]["lr"] == "nan"
+    assert np.array_equal(np.load(tmp_path / "train_loss.npy"), [3.0, 0.1])
