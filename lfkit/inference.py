@@ -303,10 +303,10 @@ def overlap_crop_forward(x: Tensor | np.ndarray, model: Callable, scale: int = 1
     _check_options(scale, max_length, shave, mod, memory, batch)
     scene = _Scene(x, model, device, channels_last)
     runner = _Runner(scene, model, scale, shave, mod, autocast)
-    with kept_pages() if scene.device.type == "cpu" else nullcontext():
-        crops, batch = _plan(runner, max_length, memory, batch)
-        with tqdm(total=math.prod(scene.size), desc="pixels", unit="px", unit_scale=True, leave=False, delay=QUIET_SECONDS, disable=not progress) as bar:
-            return runner.run(crops, batch, bar)
+    crops, batch = _plan(runner, max_length, memory, batch)
+    with tqdm(total=math.prod(scene.size), desc="pixels", unit="px", unit_scale=True, leave=False, delay=QUIET_SECONDS, disable=not progress) as bar, \
+            kept_pages() if scene.device.type == "cpu" else nullcontext():
+        return runner.run(crops, batch, bar)
 
 
 def predict_scene(lf: np.ndarray, model: Callable, device: torch.device, max_length: int | str = AUTO, shave: int | str = AUTO, mod: int = 8, **options) -> tuple:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lfkit.memory import kept_pages
 from lfkit.nested import tensors_of
 
 PROBE_LENGTH = 128      # pixels: a model whose reach is made of single jumps sees one of up to half of it
@@ -70,8 +71,8 @@ def _differentiated(model: Callable, thickness: int, n: int, c: int, scale: int,
             while (found := _reach(model, (1, n, c, *((length, thickness) if axis == -2 else (thickness, length))), axis, scale, mod, seed,
                                    dtype, device)) is None:
                 if 2 * length > PROBE_LIMIT:
-                    raise ValueError(f"an output of the model depends on pixels {length // 2 - mod} away and further, as one with a statistic over the "
-                                     "image does: no crop equals the whole; pass shave as a number, and expect seams")
+                    raise ValueError(f"an output of the model depends on pixels {length // 2 - mod} away and further, as one with a statistic over "
+                                     "the image does: no crop equals the whole; pass shave as a number, and expect seams")
                 length *= 2
             radius = max(radius, found)
     return radius
@@ -80,7 +81,7 @@ def _differentiated(model: Callable, thickness: int, n: int, c: int, scale: int,
 def _holds(model: Callable, radius: int, n: int, c: int, scale: int, mod: int, dtype, device) -> bool:
     """Whether a crop that starts at a multiple of mod agrees, radius pixels inside it, with the whole image around it."""
     side = 2 * radius + mod
-    margin = max(mod, -(-(PROBE_LENGTH - side) // (2 * mod)) * mod)
+    margin = mod * (max(1, -(-(PROBE_LENGTH - side) // (2 * mod))) | 1)  # odd, so that a crop of a larger pooling is out of step with it
     for seed in (2, 3):  # one of them may hit a tie that rounding decides
         x = _noise((1, n, c, side + 2 * margin, side + 2 * margin), seed, dtype, device)
         with torch.no_grad():
@@ -95,7 +96,7 @@ def _holds(model: Callable, radius: int, n: int, c: int, scale: int, mod: int, d
 
 def _found(model: Callable, *probe) -> int:
     """The least radius that holds; probe: n, c, scale, mod, dtype, device."""
-    with torch.inference_mode(False), torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad(), kept_pages():
         for thickness in (PROBE_THICKNESS, PROBE_LENGTH):  # a path that runs aslant leaves a narrow probe
             radius = first = _differentiated(model, thickness, *probe)
             if _holds(model, radius, *probe):
