@@ -25,7 +25,7 @@ from lfkit.receptive import receptive_radius
 logger = logging.getLogger("lfkit")
 QUIET_SECONDS = 3     # the progress bar waits so long before it shows
 FREE_SHARE = 0.5      # of the free memory is the budget where none is given: others live here too
-HEADROOM = 1.35       # what allocators lose between tensors: a budget of 1 holds tensors of 1 / HEADROOM (measured 1.3 on the CPU)
+HEADROOM = 2.1        # what allocators lose between tensors: a budget of 1 holds tensors of 1 / HEADROOM (measured on the CPU: glibc's heap has holes)
 MEASURED = (32, 64)   # sides of the two crops whose memory tells that of any, in pixels
 AUTO = "auto"
 
@@ -64,13 +64,14 @@ class _Scene:
                                  "mend the scene, as every pixel that sees it would be lost")
 
     def read(self, crop: Crop) -> Tensor:
-        """'b n c h w' as it lies, on the scene's own device."""
+        """'b n h w c' as it is stored, where the scene is."""
         part = self.x[..., crop.rows[0]:crop.rows[1], crop.cols[0]:crop.cols[1], :]
         part = torch.from_numpy(np.array(part)) if isinstance(part, np.ndarray) else part
-        return rearrange(part.flatten(1, -4), "b n h w c -> b n c h w")
+        return part.flatten(1, -4)
 
     def as_input(self, part: Tensor) -> Tensor:
-        """What the model is called with: floats in [0, 1]."""
+        """What the model is called with: 'b n c h w', floats in [0, 1]."""
+        part = rearrange(part, "b n h w c -> b n c h w")
         part = part if self.channels_last else part.contiguous()
         return (part.float().div_(255) if part.dtype == torch.uint8 else part).to(self.dtype)
 
@@ -176,21 +177,22 @@ class _Runner:
             if not is_out_of_memory(error):
                 raise
             traceback.clear_frames(error.__traceback__)  # they keep the tensors alive
-        gc.collect()
         if self.scene.device.type == "cuda":
+            gc.collect()
             torch.cuda.empty_cache()
         if not self.halved:
             logger.warning("out of memory on %s with %d crop(s) of %d x %d pixels: going on with half of it", self.scene.device, len(crops), *crops[0].shape)
         self.halved = True
         return None
 
-    def run(self, crops: list[Crop], batch: int, bar: tqdm):
-        """The stitched outputs of all crops, the largest first. A batch's results come home while the next is computed."""
+    def run(self, crops: list[Crop], batch: int, bar: tqdm, between: Callable[[], None] = lambda: None):
+        """The stitched outputs of all crops, the largest first. A batch's results come home while the next is computed; `between` is called before."""
         waiting, under_way = deque(sorted(crops, key=lambda crop: crop.shape, reverse=True)), None
         while waiting or under_way:
             group, most = [], batch if self.stitcher.splits else 1  # the first call, of one crop, tells whether outputs can be split
             while waiting and len(group) < most and waiting[0].shape == (group or waiting)[0].shape:
                 group.append(waiting.popleft())
+            between()
             started = self._attempt(group) if group else None
             if under_way:
                 done, (out, wait) = under_way
@@ -244,7 +246,9 @@ def _plan(runner: _Runner, max_length: int | str, memory: float | None, batch: i
     crops = whole or plan_crops(scene.size, longest, runner.shave, mod)
     if unbounded and (on_cpu or batch == 1):
         return crops, batch or 1  # more at once are not faster on the CPU
-    (fixed, slope), memory = _need(runner), memory or FREE_SHARE * free_memory(scene.device)
+    with kept_pages() if on_cpu else nullcontext():
+        fixed, slope = _need(runner)
+    memory = memory or FREE_SHARE * free_memory(scene.device)
     area = max(1, (memory - fixed) / slope)
     if max(math.prod(crop.shape) for crop in crops) > area:
         crops = plan_crops(scene.size, longest, runner.shave, mod, area)
@@ -304,9 +308,10 @@ def overlap_crop_forward(x: Tensor | np.ndarray, model: Callable, scale: int = 1
     scene = _Scene(x, model, device, channels_last)
     runner = _Runner(scene, model, scale, shave, mod, autocast)
     crops, batch = _plan(runner, max_length, memory, batch)
+    heavy = scene.device.type == "cpu" and math.prod(crops[0].shape) > MEASURED[1]**2  # smaller tensors are reused anyway
     with tqdm(total=math.prod(scene.size), desc="pixels", unit="px", unit_scale=True, leave=False, delay=QUIET_SECONDS, disable=not progress) as bar, \
-            kept_pages() if scene.device.type == "cpu" else nullcontext():
-        return runner.run(crops, batch, bar)
+            kept_pages() if heavy else nullcontext(lambda: None) as give_back:
+        return runner.run(crops, batch, bar, give_back)
 
 
 def predict_scene(lf: np.ndarray, model: Callable, device: torch.device, max_length: int | str = AUTO, shave: int | str = AUTO, mod: int = 8, **options) -> tuple:
