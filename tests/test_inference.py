@@ -94,7 +94,7 @@ def test_auto_leaves_no_seam(size):
     assert torch.allclose(overlap_crop_forward(x, blur, 1, 24, "auto"), whole_of(x), atol=1e-12)
 
 
-@pytest.mark.parametrize("memory", [3e5, 6e5, 1e9])
+@pytest.mark.parametrize("memory", [6e5, 1e6, 1e9])
 def test_a_budget_decides_the_size_of_crops(memory):
     x, areas = torch.rand(1, 1, 150, 170, 3), []
     def model(crop):
@@ -105,7 +105,7 @@ def test_a_budget_decides_the_size_of_crops(memory):
     largest = max(areas)
     with PeakBytes() as counted:
         blur(torch.rand(1, 1, 3, 100, largest // 100))
-    assert counted.peak <= memory and (memory > 5e5 or largest < 150 * 170) and (memory < 1e9 or largest == 150 * 170)
+    assert counted.peak <= memory and (largest == 150 * 170) == (memory == 1e9)
 
 
 def test_memory_is_counted_by_the_tensors_that_live():
