@@ -3,9 +3,9 @@
     pip install -e ".[bench]"      # MONAI, for (c)
     python benchmarks/inference.py [--size 512] [--sizes 256 512 1024] [--memory MIB] [--max_length 64] [--shave 16] [--device cpu]
 
-(a) the whole image in one pass, the limit; (b) the recipe's recursion: four overlapping corner crops, again while a side exceeds max_length, one a call;
-(c) MONAI's sliding_window_inference with the crops that (d) takes and their overlap; (d) lfkit.overlap_crop_forward with max_length and shave "auto" and
-a quarter of (a)'s peak memory as its budget. Each way runs in a process of its own; its memory is counted from that of the process when network
+(a) the whole image in one pass, the limit; (b) the recipe's recursion: four overlapping corner crops, again while a side exceeds max_length;
+(c) MONAI's sliding_window_inference with the crops that (d) takes and their overlap; (d) lfkit.overlap_crop_forward with max_length and shave "auto"
+and a quarter of (a)'s peak memory as its budget. Each way runs in a process of its own; its memory is counted from that of the process when network
 and scene are loaded. Then (d) with the same budget on other sizes.
 """
 
@@ -40,7 +40,7 @@ def recursive_crops(x: torch.Tensor, model, max_length: int, shave: int, mod: in
     if max(h, w) <= max_length:
         return model(x)
     ch, cw = (-(-(side // 2 + shave) // mod) * mod for side in (h, w))
-    corners = [(slice(0, ch), slice(0, cw)), (slice(0, ch), slice(w - cw, w)), (slice(h - ch, h), slice(0, cw)), (slice(h - ch, h), slice(w - cw, w))]
+    corners = [(rows, cols) for rows in (slice(0, ch), slice(h - ch, h)) for cols in (slice(0, cw), slice(w - cw, w))]
     outs = [recursive_crops(x[..., rows, cols], model, max_length, shave, mod) for rows, cols in corners]
     top, left = h // 2, w // 2
     def stitch(a, b, c, d):
@@ -70,7 +70,8 @@ def make_way(args: argparse.Namespace, model, device: torch.device):
             both, background, disp = model(rearrange(window, "b (n c) h w -> b n c h w", c=3))
             return both, background, disp[:, None]
         def run(lf):
-            both, background, disp = sliding_window_inference(rearrange(as_input(lf, device), "b n c h w -> b (n c) h w"), crop, 1, predictor, overlap)
+            x = rearrange(as_input(lf, device), "b n c h w -> b (n c) h w")
+            both, background, disp = sliding_window_inference(x, crop, 1, predictor, overlap)
             return both, background, disp[:, 0]
         return run
     return lambda lf: lfkit.overlap_crop_forward(lf[None], model, 1, "auto", "auto", memory=args.memory * MIB, device=device, progress=False)
@@ -113,7 +114,8 @@ def run_way(args: argparse.Namespace, folder: str, way: str, size: int, **option
     scene = Path(folder, f"{size}.npy")
     if not scene.exists():
         write_scene(scene, size)
-    values = {"way": way, "scene": scene, "out": Path(folder, f"{way}.npz"), "max_length": args.max_length, "shave": args.shave, "device": args.device} | options
+    values = {"way": way, "scene": scene, "out": Path(folder, f"{way}.npz"), "max_length": args.max_length, "shave": args.shave,
+              "device": args.device} | options
     flags = [str(word) for name, value in values.items() for word in (f"--{name}", *(value if isinstance(value, (list, tuple)) else [value]))]
     done = subprocess.run([sys.executable, __file__, *flags], capture_output=True, text=True)
     if "No module named 'monai'" in done.stderr:
@@ -159,8 +161,8 @@ def report(args: argparse.Namespace, rows: dict, apart: dict, others: dict, budg
     """Prints both tables."""
     speed = lambda row, size: size**2 / row["seconds"] / 1e6
     limit, d = rows["a"], rows["d"]
-    print(f"9 x 9 x {args.size} x {args.size} views, {args.device}, {torch.get_num_threads()} thread(s); (b) max_length {args.max_length} and shave {args.shave}; "
-          f"(d) a budget of {budget:.0f} MiB, shave {d['radius']}, found in {d['found']:.1f} s once a network\n")
+    print(f"9 x 9 x {args.size} x {args.size} views, {args.device}, {torch.get_num_threads()} thread(s); (b) max_length {args.max_length} "
+          f"and shave {args.shave}; (d) a budget of {budget:.0f} MiB, shave {d['radius']}, found in {d['found']:.1f} s once a network\n")
     print("| way | calls, largest crop | useful pixels (%) | MP / s | times (a) x useful | times (b) | peak memory (MiB) | of (a)'s (%) "
           "| depDistS differs from (a)'s by | disparities off by > 0.001 (%) |\n|---|---|---|---|---|---|---|---|---|---|")
     for way in WAYS:
@@ -172,7 +174,8 @@ def report(args: argparse.Namespace, rows: dict, apart: dict, others: dict, budg
         print(f"| ({way}) {WAYS[way]} | {row['crops']} of {row['crop'][0]} x {row['crop'][1]} | {100 * useful:.0f} | {speed(row, args.size):.4f} "
               f"| {speed(row, args.size) / speed(limit, args.size) / useful:.2f} | {limit_ratio(row, rows['b']):.2f} | {row['peak']:.0f} "
               f"| {100 * row['peak'] / limit['peak']:.0f} | {apart[way][0]:.1e} | {apart[way][1]:.3f} |")
-    print("\n| (d) on a side of | calls | useful pixels (%) | seconds | MP / s | computed MP / s | peak memory (MiB) |\n|---|---|---|---|---|---|---|")
+    print("\n| (d) on a side of | calls | useful pixels (%) | seconds | MP / s | computed MP / s | peak memory (MiB) |")
+    print("|---|---|---|---|---|---|---|")
     for size, row in others.items():
         print(f"| {size} | {row['crops']} | {100 * size**2 / row['computed']:.0f} | {row['seconds']:.1f} | {speed(row, size):.4f} "
               f"| {row['computed'] / row['seconds'] / 1e6:.4f} | {row['peak']:.0f} |")

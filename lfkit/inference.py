@@ -25,7 +25,7 @@ from lfkit.receptive import receptive_radius
 logger = logging.getLogger("lfkit")
 QUIET_SECONDS = 3     # the progress bar waits so long before it shows
 FREE_SHARE = 0.5      # of the free memory is the budget where none is given: others live here too
-HEADROOM = 2.1        # what allocators lose between tensors: a budget of 1 holds tensors of 1 / HEADROOM (measured on the CPU: glibc's heap has holes)
+HEADROOM = 2.1        # a budget of 1 holds tensors of 1 / HEADROOM: the rest is lost between them (measured on the CPU: glibc's heap has holes)
 MEASURED = (32, 64)   # sides of the two crops whose memory tells that of any, in pixels
 AUTO = "auto"
 
@@ -40,7 +40,8 @@ class _Scene:
             raise ValueError(f"x must be 'b n h w c': got shape {tuple(x.shape)}; rearrange with 'b u v h w c -> b (u v) h w c'")
         views = math.prod(x.shape[1:-3])
         if math.isqrt(views) ** 2 != views:
-            raise ValueError(f"x holds {views} views, which is not a square number as a grid of views has: got shape {tuple(x.shape)}, read as 'b n h w c'")
+            raise ValueError(f"x holds {views} views, which is not a square number as a grid of views has: got shape {tuple(x.shape)}, "
+                             "read as 'b n h w c'")
         self.x, self.channels_last = x, channels_last
         self.batch, self.views, self.size, self.colours = x.shape[0], views, tuple(x.shape[-3:-1]), x.shape[-1]
         self._check_values()
@@ -122,14 +123,15 @@ class _Stitcher:
         expected, parts = tuple(self.scale * extent for extent in crop.shape), tensors_of(out)
         sizes = [tuple(o.shape[-2:]) for o in parts]
         if len(set(sizes)) > 1:
-            raise ValueError(f"the model's outputs differ in size: {', '.join(map(str, sizes))} of a crop of {crop.shape} at scale {self.scale}; each must "
-                             f"have {expected} as its last two axes")
+            raise ValueError(f"the model's outputs differ in size: {', '.join(map(str, sizes))} of a crop of {crop.shape} at scale {self.scale}; "
+                             f"each must have {expected} as its last two axes")
         if any(size != expected for size in sizes):
             raise ValueError(f"the model made {sizes[0]} pixels of a crop of {crop.shape} at scale {self.scale}; expected {expected} as "
                              "each output's last two axes: pass the model's own scale")
         self.splits = all(o.ndim > 2 and len(o) == count * self.batch for o in parts)
         if count > 1 and not self.splits:
-            raise ValueError(f"the model gave first axes of {[len(o) for o in parts]} for {count} crops of {self.batch}; expected {count * self.batch}: pass batch=1")
+            raise ValueError(f"the model gave first axes of {[len(o) for o in parts]} for {count} crops of {self.batch}; expected "
+                             f"{count * self.batch}: pass batch=1")
 
     def add(self, out, crops: list[Crop]) -> None:
         """Keeps of each crop's output the part that is its own."""
@@ -181,12 +183,16 @@ class _Runner:
             gc.collect()
             torch.cuda.empty_cache()
         if not self.halved:
-            logger.warning("out of memory on %s with %d crop(s) of %d x %d pixels: going on with half of it", self.scene.device, len(crops), *crops[0].shape)
+            logger.warning("out of memory on %s with %d crop(s) of %d x %d pixels: going on with half of it", self.scene.device, len(crops),
+                           *crops[0].shape)
         self.halved = True
         return None
 
     def run(self, crops: list[Crop], batch: int, bar: tqdm, between: Callable[[], None] = lambda: None):
-        """The stitched outputs of all crops, the largest first. A batch's results come home while the next is computed; `between` is called before."""
+        """The stitched outputs of all crops, the largest first. A batch's results come home while the next is computed.
+
+        `between` is called before each batch.
+        """
         waiting, under_way = deque(sorted(crops, key=lambda crop: crop.shape, reverse=True)), None
         while waiting or under_way:
             group, most = [], batch if self.stitcher.splits else 1  # the first call, of one crop, tells whether outputs can be split
@@ -210,8 +216,8 @@ class _Runner:
             return len(group) // 2, deque([*group, *waiting])
         halves = [halve(crop, self.shave, self.mod) for crop in group] + [halve(crop, self.shave, self.mod) or [crop] for crop in waiting]
         if not halves[0]:
-            raise MemoryError(f"out of memory on {self.scene.device} with one crop of {group[0].shape[0]} x {group[0].shape[1]} pixels, the least that "
-                              f"shave {self.shave} allows; free memory, or take a smaller network, a smaller shave or another device")
+            raise MemoryError(f"out of memory on {self.scene.device} with one crop of {group[0].shape[0]} x {group[0].shape[1]} pixels, the least "
+                              f"that shave {self.shave} allows; free memory, or take a smaller network, a smaller shave or another device")
         return 1, deque(sorted((part for parts in halves for part in parts), key=lambda crop: crop.shape, reverse=True))
 
 
@@ -309,12 +315,13 @@ def overlap_crop_forward(x: Tensor | np.ndarray, model: Callable, scale: int = 1
     runner = _Runner(scene, model, scale, shave, mod, autocast)
     crops, batch = _plan(runner, max_length, memory, batch)
     heavy = scene.device.type == "cpu" and math.prod(crops[0].shape) > MEASURED[1]**2  # smaller tensors are reused anyway
-    with tqdm(total=math.prod(scene.size), desc="pixels", unit="px", unit_scale=True, leave=False, delay=QUIET_SECONDS, disable=not progress) as bar, \
-            kept_pages() if heavy else nullcontext(lambda: None) as give_back:
+    bar = tqdm(total=math.prod(scene.size), desc="pixels", unit="px", unit_scale=True, leave=False, delay=QUIET_SECONDS, disable=not progress)
+    with bar, kept_pages() if heavy else nullcontext(lambda: None) as give_back:
         return runner.run(crops, batch, bar, give_back)
 
 
-def predict_scene(lf: np.ndarray, model: Callable, device: torch.device, max_length: int | str = AUTO, shave: int | str = AUTO, mod: int = 8, **options) -> tuple:
+def predict_scene(lf: np.ndarray, model: Callable, device: torch.device, max_length: int | str = AUTO, shave: int | str = AUTO, mod: int = 8,
+                  **options) -> tuple:
     """A whole light field 'u v h w c' through the model, without seams unless told otherwise.
 
     Args:

@@ -70,8 +70,9 @@ class PeakBytes(TorchDispatchMode):
 def kept_pages() -> Iterator[Callable[[], None]]:
     """Within it, glibc keeps freed memory for the next tensor in place of giving it back to the system and asking anew.
 
-    Every page that is asked for anew is cleared first, which takes a quarter of the time of a network's pass over a large crop. Yields a function that
-    gives back what is free, to be called between passes, as the heap would get ever more holes; on leaving all is given back. Does nothing without glibc.
+    Every page that is asked for anew is cleared first, which takes a quarter of the time of a network's pass over a large crop. Yields a
+    function that gives back what is free, to be called between passes, as the heap would get ever more holes; on leaving all is given back.
+    Does nothing without glibc.
     """
     try:
         libc = ctypes.CDLL(None)

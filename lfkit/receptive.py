@@ -107,7 +107,8 @@ def _found(model: Callable, *probe) -> int:
                 between = range(failed + 1, radius)
                 return (*between, radius)[bisect_left(between, True, key=lambda r: _holds(model, r, *probe))]
     raise ValueError(f"the model's crops don't equal the whole image {first} to {radius} pixels inside them, though its derivatives reach {first}: "
-                     f"mod {probe[3]} must be a multiple of its pooling, and it must be in evaluation mode; or pass shave as a number, and expect seams")
+                     f"mod {probe[3]} must be a multiple of its pooling, and it must be in evaluation mode; "
+                     "or pass shave as a number, and expect seams")
 
 
 def receptive_radius(model: Callable, n: int | None = None, c: int = 3, *, scale: int = 1, mod: int = 8, dtype: torch.dtype | None = None,

@@ -24,7 +24,7 @@ def test_axes_are_tiled_by_the_fewest_and_shortest_crops(shave, mod):
         check_axis(crops, size, shave, mod)
         length = max(stop - start for start, stop, *_ in crops)
         assert length <= longest
-        tiles = lambda n, k: k == 1 and n >= size or (k - 1) * ((n - 2 * shave) // mod) * mod + n >= size  # k crops of n pixels, as far apart as can be
+        tiles = lambda n, k: (k - 1) * ((n - 2 * shave) // mod) * mod + n >= size  # k crops of n pixels, as far apart as can be
         assert not tiles(longest, len(crops) - 1) or len(crops) == 1
         assert len(crops) == 1 or length == next(n for n in range(2 * shave + mod, longest + 1) if tiles(n, len(crops)))
 

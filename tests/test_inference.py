@@ -133,7 +133,8 @@ def test_out_of_memory_halves_what_is_left_and_says_so_once(most, caplog, monkey
     def model(crop):
         sizes.append(len(crop) // 2 * crop.shape[-2] * crop.shape[-1])
         if sizes[-1] > most and len(sizes) > 1:  # in the middle of the work
-            raise [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory"), MemoryError()][len(sizes) % 3]
+            errors = torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory"), MemoryError()
+            raise errors[len(sizes) % 3]
         return blur(crop)
     with caplog.at_level(logging.WARNING, "lfkit"):
         out = overlap_crop_forward(x, model, 1, 40, 5, 4, batch=4)
