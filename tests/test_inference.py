@@ -167,6 +167,12 @@ def test_a_mapped_uint8_scene_becomes_floats_a_crop_at_a_time(tmp_path):
     assert max(longest) <= 24
 
 
+def test_several_crops_a_call():
+    x, counts = torch.rand(2, 1, 70, 90, 3), []
+    out = overlap_crop_forward(x, lambda crop: counts.append(len(crop) // 2) or blur(crop), 1, 30, 5, 4, batch=3)
+    assert torch.allclose(out, whole_of(x), atol=1e-6) and counts[0] == 1 and max(counts) == 3
+
+
 def test_layout_and_precision_are_the_callers_choice():
     x, seen = torch.rand(1, 1, 40, 40, 3), []
     def model(crop):

@@ -31,6 +31,7 @@ def shifted(x, down, right):
     (41, lambda x: shifted(x, 41, 40)),
     (3, lambda x: pooled(x, 4)),                                 # from one end of a block to the other
     (7, lambda x: pooled(x, 8, F.avg_pool2d)),
+    (5, lambda x: shifted(pooled(x, 4), 0, 2)),                  # at the second phase alone; 4 at the first
     (4, lambda x: {"a": [x[..., :1, :, :]], "b": (F.max_pool2d(x, 9, 1, 4), x.detach())}),
 ], ids=str)
 def test_radii_known_by_hand(expected, net):
