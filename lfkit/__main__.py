@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from lfkit import distributed
 from lfkit.checkpoint import WEIGHTS, load_model
-from lfkit.config import SentenceParser, add_training_arguments, check_arguments, whole
+from lfkit.config import SentenceParser, add_training_arguments, check_arguments, whole, whole_or_auto
 from lfkit.dashboard import Dashboard, plot_loss
 from lfkit.devices import choose_device
 from lfkit.disparity import nearest_peak
@@ -156,8 +156,9 @@ def make_parser() -> SentenceParser:
         command = commands.add_parser(name, help=what, formatter_class=formatter)
         command.add_argument("--weights", default=str(WEIGHTS), metavar="FILE", help="checkpoint")
         command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:0 ...")
-        command.add_argument("--test_length", type=whole(1), default=160, help="longest side of a crop, in pixels")
-        command.add_argument("--shave", type=whole(0), default=16, help="pixels of a crop's inner sides that are not trusted")
+        command.add_argument("--test_length", type=whole_or_auto(1), default="auto", help="longest side of a crop, pixels; auto: by the memory")
+        command.add_argument("--shave", type=whole_or_auto(0), default="auto",
+                             help="pixels of a crop's inner sides not trusted; auto: the network's reach")
         command.add_argument("--mod", type=whole(1), default=8, help="crops start at multiples of it")
         if name == "validate":
             command.add_argument("paths", nargs="+", metavar="PATH", help="scenes, or data directories (their testing_images.txt)")

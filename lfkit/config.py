@@ -35,6 +35,14 @@ def whole(low: int):
     return parse
 
 
+def whole_or_auto(low: int):
+    """An argparse type: a whole number from `low`, or auto."""
+    def parse(text):
+        return text if text == "auto" else whole(low)(text)
+    parse.__name__ = "whole number or auto"
+    return parse
+
+
 def share(text: str) -> float:
     """An argparse type: a number from 0 to 1."""
     value = float(text)
@@ -120,8 +128,8 @@ def add_training_arguments(parser: ArgumentParser) -> None:
     test.add_argument("--if_debug", type=int, choices=(0, 1), default=1, help="1 validates debug_testing_images.txt, 0 testing_images.txt")
     test.add_argument("--val_every", type=whole(1), default=10, help="epochs between two validations")
     test.add_argument("--save_image_every", type=whole(1), default=50, help="epochs between two validations whose pictures are kept")
-    test.add_argument("--test_length", type=whole(1), default=96, help="longest side of a validation crop, in pixels")
-    test.add_argument("--shave", type=whole(0), default=16, help="pixels of a crop's inner sides that are not trusted")
+    test.add_argument("--test_length", type=whole_or_auto(1), default=96, help="longest side of a validation crop, pixels; auto: by the memory")
+    test.add_argument("--shave", type=whole_or_auto(0), default=16, help="pixels of a crop's inner sides not trusted; auto: the network's reach")
     test.add_argument("--mod", type=whole(1), default=8, help="crops start at multiples of it")
 
     log = parser.add_argument_group("log")

@@ -1,122 +1,338 @@
 """A whole scene through a network that is run on crops."""
 
+import gc
+import logging
+import math
+import traceback
+import weakref
+from collections import deque
 from collections.abc import Callable
-from itertools import product
+from contextlib import nullcontext
+from functools import cached_property
 
 import numpy as np
 import torch
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from lfkit.crops import Crop, halve, plan_crops
 from lfkit.lightfield import as_float
+from lfkit.memory import PeakBytes, free_memory, is_out_of_memory, kept_pages
+from lfkit.nested import map_nested, tensors_of
+from lfkit.receptive import receptive_radius
 
-SHOW_PROGRESS_FROM = 30  # crops
+logger = logging.getLogger("lfkit")
+QUIET_SECONDS = 3     # the progress bar waits so long before it shows
+FREE_SHARE = 0.5      # of the free memory is the budget where none is given: others live here too
+HEADROOM = 2.1        # a budget of 1 holds tensors of 1 / HEADROOM: the rest is lost between them (measured on the CPU: glibc's heap has holes)
+MEASURED = (32, 64)   # sides of the two crops whose memory tells that of any, in pixels
+AUTO = "auto"
+
+_needs = weakref.WeakKeyDictionary()
 
 
-def crop_axis(size: int, max_length: int, shave: int, mod: int) -> list[tuple[int, int, int, int]]:
-    """How one axis is cut: for each crop (start, stop, keep_from, keep_to), in pixels of the whole.
+class _Scene:
+    """The input: where it is, what it holds, and its crops as floats on a device."""
 
-    Starts are multiples of mod; neighbouring crops overlap by at least 2 * shave, and what is kept of each lies at least
-    shave pixels inside it, except at the ends of the axis.
+    def __init__(self, x: Tensor | np.ndarray, model: Callable, device: torch.device | str | None, channels_last: bool):
+        if x.ndim not in (5, 6):
+            raise ValueError(f"x must be 'b n h w c': got shape {tuple(x.shape)}; rearrange with 'b u v h w c -> b (u v) h w c'")
+        views = math.prod(x.shape[1:-3])
+        if math.isqrt(views) ** 2 != views:
+            raise ValueError(f"x holds {views} views, which is not a square number as a grid of views has: got shape {tuple(x.shape)}, "
+                             "read as 'b n h w c'")
+        self.x, self.channels_last = x, channels_last
+        self.batch, self.views, self.size, self.colours = x.shape[0], views, tuple(x.shape[-3:-1]), x.shape[-1]
+        self._check_values()
+        parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+        part = self.read(Crop((0, 1, 0, 1), (0, 1, 0, 1)))
+        self.home = part.device
+        self.device = torch.device(device) if device else self.home if parameter is None else parameter.device
+        self.dtype = parameter.dtype if parameter is not None else torch.float32 if part.dtype == torch.uint8 else part.dtype
 
-    Raises:
-        ValueError: when no such crops exist.
+    def _check_values(self) -> None:
+        """ValueError for other than uint8 and finite floats, a view at a time."""
+        if self.x.dtype in (torch.uint8, np.uint8):
+            return
+        if not (self.x.dtype.is_floating_point if isinstance(self.x, Tensor) else np.issubdtype(self.x.dtype, np.floating)):
+            raise ValueError(f"x must hold floats in [0, 1], or uint8: got {self.x.dtype}")
+        for place in np.ndindex(*self.x.shape[:-3]):
+            view = torch.as_tensor(np.array(self.x[place]) if isinstance(self.x, np.ndarray) else self.x[place])
+            if not torch.isfinite(view).all():
+                row, col, _ = (int(k) for k in (~torch.isfinite(view)).nonzero()[0])
+                raise ValueError(f"x holds {view[row, col].tolist()}, which is NaN or infinite, first at row {row}, column {col} of view {place}; "
+                                 "mend the scene, as every pixel that sees it would be lost")
 
-    >>> crop_axis(10, 6, 1, 2)
-    [(0, 6, 0, 5), (4, 10, 5, 10)]
-    """
-    if size <= max_length:
-        return [(0, size, 0, size)]
-    stride = (max_length - 2 * shave) // mod * mod
-    if stride < 1:
-        raise ValueError(f"max_length {max_length} can't cover an axis of {size} pixels with shave {shave} and mod {mod}: a crop must exceed "
-                         f"2 * shave by at least mod; use max_length {2 * shave + mod} or more")
-    starts = list(range(0, size - max_length + stride, stride))
-    starts = [s for k, s in enumerate(starts) if k == 0 or starts[k - 1] + max_length < size]
-    crops = [(s, min(s + max_length, size)) for s in starts]
-    cuts = [0, *((crops[k][1] + crops[k + 1][0]) // 2 for k in range(len(crops) - 1)), size]
-    return [(*crop, cuts[k], cuts[k + 1]) for k, crop in enumerate(crops)]
+    def read(self, crop: Crop) -> Tensor:
+        """'b n h w c' as it is stored, where the scene is."""
+        part = self.x[..., crop.rows[0]:crop.rows[1], crop.cols[0]:crop.cols[1], :]
+        part = torch.from_numpy(np.array(part)) if isinstance(part, np.ndarray) else part
+        return part.flatten(1, -4)
+
+    def as_input(self, part: Tensor) -> Tensor:
+        """What the model is called with: 'b n c h w', floats in [0, 1]."""
+        part = rearrange(part, "b n h w c -> b n c h w")
+        part = part if self.channels_last else part.contiguous()
+        return (part.float().div_(255) if part.dtype == torch.uint8 else part).to(self.dtype)
+
+
+class _Lanes:
+    """Copies to and from a CUDA device that run beside its computation, through pinned memory; plain ones elsewhere."""
+
+    def __init__(self, scene: _Scene):
+        self.device, self.home = scene.device, scene.home
+        self.apart = self.device.type == "cuda" and self.home.type == "cpu"
+        if self.apart:
+            self.up, self.down = torch.cuda.Stream(self.device), torch.cuda.Stream(self.device)
+
+    def send(self, part: Tensor) -> Tensor:
+        """A crop on the device; the computation that follows waits for it, the caller does not."""
+        if not self.apart:
+            return part.to(self.device)
+        pinned, stream = part.contiguous().pin_memory(), torch.cuda.current_stream(self.device)
+        with torch.cuda.stream(self.up):
+            sent = pinned.to(self.device, non_blocking=True)
+        stream.wait_stream(self.up)
+        sent.record_stream(stream)  # made on another stream than the one that reads it
+        return sent
+
+    def fetch(self, out):
+        """Outputs on their way home, and a function that waits until they are there."""
+        if not self.apart:
+            return map_nested(lambda o: o.to(self.home), out), lambda: None
+        self.down.wait_stream(torch.cuda.current_stream(self.device))
+        def copy(o):
+            host = torch.empty(o.shape, dtype=o.dtype, pin_memory=True)
+            host.copy_(o, non_blocking=True)
+            o.record_stream(self.down)
+            return host
+        with torch.cuda.stream(self.down):
+            home = map_nested(copy, out)
+        return home, self.down.record_event().synchronize
 
 
 class _Stitcher:
-    """Collects what the model gives for each crop into outputs of the whole size, whatever their structure."""
+    """Collects what the model gives for crops into outputs of the whole size, whatever their structure."""
 
-    def __init__(self, size: tuple[int, int], scale: int):
-        self.size, self.scale, self.whole = size, scale, None
+    def __init__(self, scene: _Scene, scale: int):
+        self.size, self.batch, self.scale, self.whole, self.splits = scene.size, scene.batch, scale, None, False
 
-    def _map(self, function, *structures):
-        first = structures[0]
-        if isinstance(first, Tensor):
-            return function(*structures)
-        if isinstance(first, dict):
-            return type(first)({key: self._map(function, *(s[key] for s in structures)) for key in first})
-        if isinstance(first, (tuple, list)):
-            parts = [self._map(function, *parts) for parts in zip(*structures)]
-            return type(first)(*parts) if hasattr(first, "_fields") else type(first)(parts)
-        raise ValueError(f"the model gave a {type(first).__name__}; it must give a tensor, or a tuple, list or dict of tensors")
-
-    def _empty(self, out: Tensor, crop: tuple[int, int]) -> Tensor:
-        expected = tuple(self.scale * extent for extent in crop)
-        if tuple(out.shape[-2:]) != expected:
-            raise ValueError(f"the model made {tuple(out.shape[-2:])} pixels of a crop of {crop} at scale {self.scale}; expected {expected} as "
+    def check(self, out, crop: Crop, count: int) -> None:
+        """ValueError where an output's size is not scale times the crop's."""
+        expected, parts = tuple(self.scale * extent for extent in crop.shape), tensors_of(out)
+        sizes = [tuple(o.shape[-2:]) for o in parts]
+        if len(set(sizes)) > 1:
+            raise ValueError(f"the model's outputs differ in size: {', '.join(map(str, sizes))} of a crop of {crop.shape} at scale {self.scale}; "
+                             f"each must have {expected} as its last two axes")
+        if any(size != expected for size in sizes):
+            raise ValueError(f"the model made {sizes[0]} pixels of a crop of {crop.shape} at scale {self.scale}; expected {expected} as "
                              "each output's last two axes: pass the model's own scale")
-        return out.new_empty(*out.shape[:-2], *(self.scale * extent for extent in self.size))
+        self.splits = all(o.ndim > 2 and len(o) == count * self.batch for o in parts)
+        if count > 1 and not self.splits:
+            raise ValueError(f"the model gave first axes of {[len(o) for o in parts]} for {count} crops of {self.batch}; expected "
+                             f"{count * self.batch}: pass batch=1")
 
-    def add(self, out, rows: tuple, cols: tuple) -> None:
-        """Keeps the part of a crop's output that is its own."""
-        crop = rows[1] - rows[0], cols[1] - cols[0]
-        checked = self._map(lambda o: self._empty(o, crop) if self.whole is None else o, out)
+    def add(self, out, crops: list[Crop]) -> None:
+        """Keeps of each crop's output the part that is its own."""
         if self.whole is None:
-            self.whole = checked
-        def copy(whole, part):
-            (y0, _, ya, yb), (x0, _, xa, xb) = (tuple(self.scale * k for k in axis) for axis in (rows, cols))
-            whole[..., ya:yb, xa:xb] = part[..., ya - y0:yb - y0, xa - x0:xb - x0]
-            return whole
-        self._map(copy, self.whole, out)
+            self.whole = map_nested(lambda o: o.new_empty(*o.shape[:-2], *(self.scale * extent for extent in self.size)), out)
+        for k, crop in enumerate(crops):
+            (y0, _, ya, yb), (x0, _, xa, xb) = (tuple(self.scale * place for place in axis) for axis in crop)
+            def copy(whole, part):
+                part = part[k * self.batch:(k + 1) * self.batch] if len(crops) > 1 else part
+                whole[..., ya:yb, xa:xb] = part[..., ya - y0:yb - y0, xa - x0:xb - x0]
+                return whole
+            map_nested(copy, self.whole, out)
 
 
-def overlap_crop_forward(x: Tensor, model: Callable, scale: int = 1, max_length: int = 96, shave: int = 16, mod: int = 8):
+class _Runner:
+    """Calls the model on batches of crops, with fewer and smaller ones once memory has run out."""
+
+    def __init__(self, scene: _Scene, model: Callable, scale: int, shave: int | str, mod: int, autocast: torch.dtype | None):
+        self.scene, self.model, self.mod, self.autocast = scene, model, mod, autocast
+        self.asked, self.stitcher, self.lanes, self.halved = shave, _Stitcher(scene, scale), _Lanes(scene), False
+
+    @cached_property
+    def shave(self) -> int:
+        """The shave, found when it is first needed: a scene that goes through whole needs none."""
+        if self.asked != AUTO:
+            return self.asked
+        return receptive_radius(self.model, self.scene.views, self.scene.colours, scale=self.stitcher.scale, mod=self.mod, dtype=self.scene.dtype,
+                                device=self.scene.device)
+
+    def call(self, crops: list[Crop]):
+        """The model's outputs of crops of one shape, batched."""
+        parts = [self.scene.read(crop) for crop in crops]
+        sent = self.lanes.send(torch.cat(parts) if len(parts) > 1 else parts[0])
+        precision = torch.autocast(self.scene.device.type, self.autocast) if self.autocast else nullcontext()
+        with torch.inference_mode(), precision:
+            out = self.model(self.scene.as_input(sent))
+        self.stitcher.check(out, crops[0], len(crops))
+        return self.lanes.fetch(out)
+
+    def _attempt(self, crops: list[Crop]):
+        """The same, or None when memory ran out."""
+        try:
+            return self.call(crops)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            traceback.clear_frames(error.__traceback__)  # they keep the tensors alive
+        if self.scene.device.type == "cuda":
+            gc.collect()
+            torch.cuda.empty_cache()
+        if not self.halved:
+            logger.warning("out of memory on %s with %d crop(s) of %d x %d pixels: going on with half of it", self.scene.device, len(crops),
+                           *crops[0].shape)
+        self.halved = True
+        return None
+
+    def run(self, crops: list[Crop], batch: int, bar: tqdm, between: Callable[[], None] = lambda: None):
+        """The stitched outputs of all crops, the largest first. A batch's results come home while the next is computed.
+
+        `between` is called before each batch.
+        """
+        waiting, under_way = deque(sorted(crops, key=lambda crop: crop.shape, reverse=True)), None
+        while waiting or under_way:
+            group, most = [], batch if self.stitcher.splits else 1  # the first call, of one crop, tells whether outputs can be split
+            while waiting and len(group) < most and waiting[0].shape == (group or waiting)[0].shape:
+                group.append(waiting.popleft())
+            between()
+            started = self._attempt(group) if group else None
+            if under_way:
+                done, (out, wait) = under_way
+                wait()
+                self.stitcher.add(out, done)
+                bar.update(sum((c.rows[3] - c.rows[2]) * (c.cols[3] - c.cols[2]) for c in done))
+            under_way = (group, started) if started else None
+            if group and not started:
+                batch, waiting = self._smaller(group, waiting)
+        return self.stitcher.whole
+
+    def _smaller(self, group: list[Crop], waiting: deque) -> tuple[int, deque]:
+        """Half the batch, or halves of every crop that waits."""
+        if len(group) > 1:
+            return len(group) // 2, deque([*group, *waiting])
+        halves = [halve(crop, self.shave, self.mod) for crop in group] + [halve(crop, self.shave, self.mod) or [crop] for crop in waiting]
+        if not halves[0]:
+            raise MemoryError(f"out of memory on {self.scene.device} with one crop of {group[0].shape[0]} x {group[0].shape[1]} pixels, the least "
+                              f"that shave {self.shave} allows; free memory, or take a smaller network, a smaller shave or another device")
+        return 1, deque(sorted((part for parts in halves for part in parts), key=lambda crop: crop.shape, reverse=True))
+
+
+def _peak(runner: _Runner, side: tuple[int, int]) -> int:
+    """Bytes that a call of the model on a crop takes at its peak, the crop included."""
+    with PeakBytes() as counted:
+        runner.call([Crop(*((0, extent, 0, extent) for extent in side))])
+    return counted.peak
+
+
+def _need(runner: _Runner) -> tuple[float, float]:
+    """Bytes that a crop needs, as a fixed part and one a pixel, from two small crops; kept for a module."""
+    scene, model = runner.scene, runner.model
+    small, large = (tuple(min(extent, -(-side // runner.mod) * runner.mod) for extent in scene.size) for side in MEASURED)
+    key = scene.batch, scene.views, scene.colours, scene.dtype, scene.device, runner.autocast, small, large
+    kept = _needs.setdefault(model, {}) if isinstance(model, nn.Module) else {}
+    if key not in kept:
+        low, high = _peak(runner, small), _peak(runner, large)
+        slope = (high - low) / (math.prod(large) - math.prod(small)) if large != small else high / math.prod(large)
+        kept[key] = HEADROOM * max(0.0, low - slope * math.prod(small)), HEADROOM * max(1.0, slope)
+    return kept[key]
+
+
+def _plan(runner: _Runner, max_length: int | str, memory: float | None, batch: int | None) -> tuple[list[Crop], int]:
+    """The crops, and how many go through at once."""
+    scene, mod, on_cpu = runner.scene, runner.mod, runner.scene.device.type == "cpu"
+    longest = max(*scene.size, 1) if max_length == AUTO else max_length
+    whole = [Crop(*((0, extent, 0, extent) for extent in scene.size))] if max(scene.size) <= longest else []
+    unbounded = max_length != AUTO and memory is None
+    if whole and (unbounded or math.prod(scene.size) <= math.prod(MEASURED)):
+        return whole, 1
+    crops = whole or plan_crops(scene.size, longest, runner.shave, mod)
+    if unbounded and (on_cpu or batch == 1):
+        return crops, batch or 1  # more at once are not faster on the CPU
+    with kept_pages() if on_cpu else nullcontext():
+        fixed, slope = _need(runner)
+    memory = memory or FREE_SHARE * free_memory(scene.device)
+    area = max(1, (memory - fixed) / slope)
+    if max(math.prod(crop.shape) for crop in crops) > area:
+        crops = plan_crops(scene.size, longest, runner.shave, mod, area)
+    height, width = crops[0].shape
+    needed = fixed + slope * height * width
+    if needed > memory:
+        logger.warning("the least crop with shave %d, %d x %d pixels, needs about %.0f MiB, more than the %.0f MiB of the budget: going on with it",
+                       runner.shave, height, width, needed / 2**20, memory / 2**20)
+    fitting = max(1, int(memory / needed))
+    return crops, min(fitting, batch or (1 if on_cpu else fitting))
+
+
+def _check_options(scale: int, max_length: int | str, shave: int | str, mod: int, memory: float | None, batch: int | None) -> None:
+    """ValueError for values out of range."""
+    numbers = [scale, 1 if max_length == AUTO else max_length, mod, 0 if shave == AUTO else shave]
+    if any(isinstance(value, str) for value in numbers):
+        raise ValueError(f"max_length and shave must be whole numbers or {AUTO!r}: got {max_length!r} and {shave!r}")
+    if min(numbers[:3]) < 1 or numbers[3] < 0:
+        raise ValueError(f"scale, max_length and mod must be at least 1 and shave at least 0: got {scale}, {max_length}, {mod} and {shave}")
+    if (memory is not None and memory <= 0) or (batch is not None and batch < 1):
+        raise ValueError(f"memory must be above 0 bytes and batch at least 1: got {memory} and {batch}")
+
+
+def overlap_crop_forward(x: Tensor | np.ndarray, model: Callable, scale: int = 1, max_length: int | str = 96, shave: int | str = 16, mod: int = 8, *,
+                         memory: float | None = None, batch: int | None = None, device: torch.device | str | None = None,
+                         autocast: torch.dtype | None = None, channels_last: bool = False, progress: bool = True):
     """Runs a model over overlapping crops and stitches every output to the whole size.
 
-    Equal to the model on the whole image where shave covers the model's receptive field and mod its pooling.
+    Equal to the model on the whole image, to float rounding, where shave covers the model's receptive field and mod is a multiple of its pooling.
+    When memory runs out, the crops that are left go on with half the batch or half the size.
 
     Args:
-        x: views 'b n h w c', float in [0, 1].
+        x: views 'b n h w c', n a square number, float in [0, 1] or uint8 in [0, 255]; a tensor or an array, such as a memory-mapped file, of
+            which only the crops at hand are read and become floats. Also 'b u v h w c', whose views need not lie together in memory.
         model: any callable, called with 'b n c h w' crops; gives a tensor, or a tuple, list or dict of tensors, whose
-            last two axes are `scale` times the crop's.
+            last two axes are `scale` times the crop's. In evaluation mode where that matters.
         scale: output pixels a pixel.
-        max_length: longest side of a crop, in pixels.
-        shave: pixels at a crop's inner sides that are not trusted.
+        max_length: longest side of a crop, in pixels; "auto" takes the grid that reads the fewest pixels within the memory.
+        shave: pixels at a crop's inner sides that are not trusted; "auto" takes the model's `receptive_radius`, for no seam.
         mod: crops start at multiples of it; the last crop may have any size.
+        memory: budget of a call of the model, in bytes; half of what the device has free where not given. The whole outputs come on top.
+        batch: most crops a call; as many as the budget holds on CUDA where not given, one on the CPU, where more are not faster.
+        device: where the model runs; where its parameters are, or x, where not given.
+        autocast: dtype of mixed precision, such as torch.bfloat16; none where not given, as it is not exact.
+        channels_last: calls the model with crops whose colours lie together in memory, as in x; contiguous ones otherwise.
+        progress: shows a bar when it takes longer than three seconds.
 
     Returns:
-        What the model returns, with the last two axes of the whole.
+        What the model returns, with the last two axes of the whole, on the device of x.
 
     Raises:
-        ValueError: when x is not 'b n h w c', max_length can't work with shave and mod, or an output has another size.
+        ValueError: when x is not 'b n h w c', holds NaN, or n is no square; max_length can't work with shave and mod; outputs differ in size or
+            have another than scale times the crop's.
+        MemoryError: when the least crop is still too large.
     """
-    if x.ndim != 5:
-        raise ValueError(f"x must be 'b n h w c': got shape {tuple(x.shape)}; rearrange with 'b u v h w c -> b (u v) h w c'")
-    if scale < 1 or shave < 0 or mod < 1 or max_length < 1:
-        raise ValueError(f"scale, max_length and mod must be at least 1 and shave at least 0: got {scale}, {max_length}, {mod} and {shave}")
-    size = tuple(x.shape[2:4])
-    crops = list(product(*(crop_axis(extent, max_length, shave, mod) for extent in size)))
-    stitcher = _Stitcher(size, scale)
-    for rows, cols in tqdm(crops, desc="crops", leave=False, disable=len(crops) < SHOW_PROGRESS_FROM):
-        crop = rearrange(x[:, :, rows[0]:rows[1], cols[0]:cols[1]], "b n h w c -> b n c h w")
-        with torch.inference_mode():
-            out = model(crop)
-        stitcher.add(out, rows, cols)  # outside, so that the result is an ordinary tensor
-    return stitcher.whole
+    _check_options(scale, max_length, shave, mod, memory, batch)
+    scene = _Scene(x, model, device, channels_last)
+    runner = _Runner(scene, model, scale, shave, mod, autocast)
+    crops, batch = _plan(runner, max_length, memory, batch)
+    heavy = scene.device.type == "cpu" and math.prod(crops[0].shape) > MEASURED[1]**2  # smaller tensors are reused anyway
+    bar = tqdm(total=math.prod(scene.size), desc="pixels", unit="px", unit_scale=True, leave=False, delay=QUIET_SECONDS, disable=not progress)
+    with bar, kept_pages() if heavy else nullcontext(lambda: None) as give_back:
+        return runner.run(crops, batch, bar, give_back)
 
 
-def predict_scene(lf: np.ndarray, model: Callable, device: torch.device, max_length: int = 96, shave: int = 16, mod: int = 8) -> tuple:
-    """A whole light field 'u v h w c' through the model.
+def predict_scene(lf: np.ndarray, model: Callable, device: torch.device, max_length: int | str = AUTO, shave: int | str = AUTO, mod: int = 8,
+                  **options) -> tuple:
+    """A whole light field 'u v h w c' through the model, without seams unless told otherwise.
+
+    Args:
+        lf: float in [0, 1], or uint8; may be memory-mapped.
+        model: gives (depDistT, depDistS, depth_map).
+        device: where the model is.
+        max_length, shave, mod, options: as `overlap_crop_forward` takes them.
 
     Returns:
         (depDistT 'd h w', depDistS 'd h w', depth_map 'h w'), tensors on the CPU.
     """
-    x = torch.from_numpy(as_float(lf)).to(device)
-    outputs = overlap_crop_forward(rearrange(x, "u v h w c -> 1 (u v) h w c"), model, 1, max_length, shave, mod)
-    return tuple(out[0].cpu() for out in outputs)
+    lf = lf if lf.dtype in (np.uint8, np.float32) else as_float(lf)
+    outputs = overlap_crop_forward(lf[None], model, 1, max_length, shave, mod, device=device, **options)
+    return tuple(out[0] for out in outputs)

@@ -68,3 +68,12 @@ def test_a_share_lies_between_0_and_1(text):
     assert lfkit.get_parser(["--embed", "0.25"]).embed == 0.25 and lfkit.get_parser().embed == 1.0 and lfkit.get_parser().mask_dir is None
     with pytest.raises(ValueError, match=f"--embed: must be from 0 to 1: got {text}"):
         lfkit.get_parser([f"--embed={text}"])
+
+
+def test_crops_of_validation_may_be_chosen_automatically():
+    args = lfkit.get_parser(["--shave", "auto", "--test_length", "auto"])
+    assert args.shave == args.test_length == "auto" and lfkit.get_parser(["--shave", "9"]).shave == 9
+    with pytest.raises(ValueError, match="--shave.*must be a whole number from 0: got -1"):
+        lfkit.get_parser(["--shave", "-1"])
+    with pytest.raises(ValueError, match="--shave: invalid whole number or auto value: 'car'"):
+        lfkit.get_parser(["--shave", "car"])

@@ -1,10 +1,16 @@
+import logging
 from collections import namedtuple
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from einops import rearrange, repeat
 
+import lfkit
 from lfkit import overlap_crop_forward
+from lfkit.inference import predict_scene
+from lfkit.memory import PeakBytes, free_memory
 
 SIZES = [(1, 9), (7, 5), (48, 48), (49, 97), (101, 53), (64, 131)]
 
@@ -52,10 +58,10 @@ def test_structure_and_axes_are_the_models_own():
 
 def test_crops_start_at_multiples_of_mod_and_stay_short():
     seen = []
-    overlap_crop_forward(whole(1, 200), lambda crop: seen.append(crop) or crop[:, 0], 1, 50, 7, 8)
+    overlap_crop_forward(whole(1, 200), lambda crop: seen.append(crop.clone()) or crop[:, 0], 1, 50, 7, 8)
     first = [int(crop[0, 0, 0, 0, 0]) // 3 for crop in seen]
     assert all(start % 8 == 0 for start in first) and all(crop.shape[-1] <= 50 for crop in seen)
-    assert first == [0, 32, 64, 96, 128, 160]  # whole strides of 50 - 2 * 7 = 36; the last has 40 pixels
+    assert first == [0, 32, 64, 96, 128, 160]  # the fewest, and as short as six can be: 46 pixels, the last 40
 
 
 def test_the_result_can_be_changed_in_place():
@@ -73,6 +79,133 @@ def test_the_network_on_crops_equals_the_whole(model):
     assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(out, expected))
 
 
+def blur(crop):
+    """A model with a radius of 5: the mean over 11 x 11 pixels that are there."""
+    return F.avg_pool2d(crop[:, 0], 11, 1, 5, count_include_pad=False)
+
+
+def whole_of(x, model=blur):
+    return model(rearrange(torch.as_tensor(x), "b n h w c -> b n c h w"))
+
+
+@pytest.mark.parametrize("size", [(1, 9), (31, 47), (97, 64), (53, 200)])
+def test_auto_leaves_no_seam(size):
+    x = torch.rand(1, 1, *size, 3, dtype=torch.float64)
+    assert torch.allclose(overlap_crop_forward(x, blur, 1, 24, "auto"), whole_of(x), atol=1e-12)
+
+
+@pytest.mark.parametrize("memory", [6e5, 1e6, 1e9])
+def test_a_budget_decides_the_size_of_crops(memory):
+    x, areas = torch.rand(1, 1, 150, 170, 3), []
+    def model(crop):
+        areas.append(crop.shape[0] * crop.shape[-2] * crop.shape[-1])
+        return blur(crop)
+    out = overlap_crop_forward(x, model, 1, "auto", 5, memory=memory)
+    assert torch.allclose(out, whole_of(x), atol=1e-6)
+    largest = max(areas)
+    with PeakBytes() as counted:
+        blur(torch.rand(1, 1, 3, 100, largest // 100))
+    assert counted.peak <= memory and (largest == 150 * 170) == (memory == 1e9)
+
+
+def test_memory_is_counted_by_the_tensors_that_live():
+    with PeakBytes() as counted:
+        a = torch.zeros(1000)
+        b = a + 1
+        del a
+        c = b[:10] + torch.ones(10)
+    assert counted.peak == 8000 and counted.live == 4000 + 40 and len(c) == 10
+    assert 2**20 < free_memory(torch.device("cpu")) < 2**50
+
+
+@pytest.mark.parametrize("memory", [None, 1e5])
+def test_a_budget_that_no_crop_fits_is_said(memory, caplog):
+    x = torch.rand(1, 1, 80, 80, 3)
+    with caplog.at_level(logging.WARNING, "lfkit"):
+        overlap_crop_forward(x, blur, 1, 80 if memory is None else "auto", 5, memory=memory and 1)
+    assert ("the least crop with shave 5, 18 x 18 pixels, needs about" in caplog.text) == (memory is not None)
+
+
+@pytest.mark.parametrize("most", [1600, 700, 330])
+def test_out_of_memory_halves_what_is_left_and_says_so_once(most, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("lfkit"), "propagate", True)
+    x, sizes = torch.rand(2, 4, 70, 90, 3), []
+    def model(crop):
+        sizes.append(len(crop) // 2 * crop.shape[-2] * crop.shape[-1])
+        if sizes[-1] > most and len(sizes) > 1:  # in the middle of the work
+            errors = torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory"), MemoryError()
+            raise errors[len(sizes) % 3]
+        return blur(crop)
+    with caplog.at_level(logging.WARNING, "lfkit"):
+        out = overlap_crop_forward(x, model, 1, 40, 5, 4, batch=4)
+    assert torch.allclose(out, whole_of(x), atol=1e-6)
+    assert caplog.text.count("out of memory on cpu") == 1 and sizes[-1] <= most
+
+
+def test_out_of_memory_at_the_least_crop_and_other_errors():
+    def model(crop):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    with pytest.raises(MemoryError, match=r"out of memory on cpu with one crop of \d+ x \d+ pixels, the least that shave 5 allows"):
+        overlap_crop_forward(torch.rand(1, 1, 60, 60, 3), model, 1, 40, 5)
+    def broken(crop):
+        raise RuntimeError("a fault of its own")
+    with pytest.raises(RuntimeError, match="a fault of its own"):
+        overlap_crop_forward(torch.rand(1, 1, 60, 60, 3), broken)
+
+
+def test_a_mapped_uint8_scene_becomes_floats_a_crop_at_a_time(tmp_path):
+    rng, longest = np.random.default_rng(0), []
+    np.save(tmp_path / "lf.npy", rng.integers(0, 256, (3, 3, 50, 70, 3), dtype=np.uint8))
+    lf = np.load(tmp_path / "lf.npy", mmap_mode="r")
+    def model(crop):
+        assert crop.dtype == torch.float32 and crop.is_contiguous()
+        longest.append(max(crop.shape[-2:]))
+        return crop[:, 4]
+    expected = torch.from_numpy(np.array(lf, np.float32) / np.float32(255)).reshape(1, 9, 50, 70, 3)
+    for x in (lf[None], lf.reshape(1, 9, 50, 70, 3), torch.from_numpy(np.array(lf)).reshape(1, 9, 50, 70, 3), expected.numpy()):
+        assert torch.equal(overlap_crop_forward(x, model, 1, 24, 2), rearrange(expected[:, 4], "b h w c -> b c h w"))
+    assert max(longest) <= 24
+
+
+def test_several_crops_a_call():
+    x, counts = torch.rand(2, 1, 70, 90, 3), []
+    out = overlap_crop_forward(x, lambda crop: counts.append(len(crop) // 2) or blur(crop), 1, 30, 5, 4, batch=3)
+    assert torch.allclose(out, whole_of(x), atol=1e-6) and counts[0] == 1 and max(counts) == 3
+
+
+def test_layout_and_precision_are_the_callers_choice():
+    x, seen = torch.rand(1, 1, 40, 40, 3), []
+    def model(crop):
+        seen.append((crop.stride(2), torch.is_inference_mode_enabled()))
+        return F.conv2d(crop[:, 0], torch.ones(1, 3, 1, 1))
+    out = overlap_crop_forward(x, model, 1, 24, 2, autocast=torch.bfloat16, channels_last=True, batch=3)
+    assert out.dtype == torch.bfloat16 and all(stride == 1 and inference for stride, inference in seen) and len(seen) < 9
+    assert overlap_crop_forward(x, model, 1, 24, 2).dtype == torch.float32 and seen[-1][0] > 1
+
+
+def test_predict_scene_is_the_whole_image_on_middle_views_of_any_float(model):
+    torch.manual_seed(0)
+    small = lfkit.DeoccNet(4, 3, 1, 1.0).eval()
+    lf = np.random.default_rng(0).random((5, 5, 30, 44, 3))[1:-1, 1:-1]
+    with torch.inference_mode():
+        expected = small(torch.from_numpy(lf.astype(np.float32)).permute(0, 1, 4, 2, 3).reshape(1, 9, 3, 30, 44))
+    for options in ({}, {"max_length": 80}):
+        assert all(torch.allclose(a, b[0], atol=1e-5) for a, b in zip(predict_scene(lf, small, torch.device("cpu"), **options), expected))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_gives_what_the_cpu_gives():
+    torch.manual_seed(0)
+    net = lfkit.DeoccNet(4, 3, 1, 1.0).eval()
+    x = torch.randint(0, 256, (1, 9, 150, 170, 3), dtype=torch.uint8)
+    expected = overlap_crop_forward(x, net, 1, "auto", "auto")
+    net.cuda()
+    for memory in (None, 3e7):
+        out = overlap_crop_forward(x, net, 1, 96, "auto", memory=memory)
+        assert all(o.device.type == "cpu" and torch.allclose(o, e, atol=1e-3) for o, e in zip(out, expected))
+    assert overlap_crop_forward(x.cuda(), net)[2].is_cuda
+
+
 def test_bad_input():
     with pytest.raises(ValueError, match="max_length 32 can't cover an axis of 64 pixels with shave 16 and mod 8.*use max_length 40 or more"):
         overlap_crop_forward(whole(64, 8), lambda crop: crop[:, 0], max_length=32)
@@ -84,3 +217,20 @@ def test_bad_input():
         overlap_crop_forward(whole(9, 9), lambda crop: "no")
     with pytest.raises(ValueError, match="must be at least 1"):
         overlap_crop_forward(whole(9, 9), lambda crop: crop, scale=0)
+    with pytest.raises(ValueError, match=r"outputs differ in size: \(9, 9\), \(4, 4\) of a crop of \(9, 9\) at scale 1; each must have \(9, 9\)"):
+        overlap_crop_forward(whole(9, 9), lambda crop: (crop[:, 0], F.avg_pool2d(crop[:, 0], 2)))
+    with pytest.raises(ValueError, match="gave first axes of .* for 2 crops of 1; expected 2: pass batch=1"):
+        overlap_crop_forward(whole(60, 60), lambda crop: crop[:1, 0], 1, 24, 2, batch=2)
+    with pytest.raises(ValueError, match="x holds 8 views, which is not a square number"):
+        overlap_crop_forward(whole(9, 9, n=8), lambda crop: crop[:, 0])
+    with pytest.raises(ValueError, match="x must hold floats.*, or uint8: got torch.int64"):
+        overlap_crop_forward(whole(9, 9).long(), lambda crop: crop[:, 0])
+    x = whole(9, 9, n=4)
+    x[0, 3, 2, 5, 1] = float("nan")
+    for broken in (x, x.numpy()):
+        with pytest.raises(ValueError, match=r"x holds .*nan.*, which is NaN or infinite, first at row 2, column 5 of view \(0, 3\)"):
+            overlap_crop_forward(broken, lambda crop: crop[:, 0])
+    with pytest.raises(ValueError, match="max_length and shave must be whole numbers or 'auto': got 'car' and 16"):
+        overlap_crop_forward(whole(9, 9), lambda crop: crop[:, 0], 1, "car")
+    with pytest.raises(ValueError, match="memory must be above 0 bytes and batch at least 1: got None and 0"):
+        overlap_crop_forward(whole(9, 9), lambda crop: crop[:, 0], batch=0)

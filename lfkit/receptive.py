@@ -1,0 +1,154 @@
+"""How far an output pixel of a model sees, found by differentiation."""
+
+import weakref
+from bisect import bisect_left
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lfkit.memory import kept_pages
+from lfkit.nested import tensors_of
+
+PROBE_LENGTH = 128      # pixels: a model whose reach is made of single jumps sees one of up to half of it
+PROBE_LIMIT = 512       # pixels; twice a radius that leaves crops no use
+PROBE_THICKNESS = 8     # pixels of the probe's other side: enough for a path along it, little to compute
+GRADIENT_GAIN = 2.0**20  # keeps products of many small slopes away from underflow
+ROUNDING = 1000         # in units of the dtype's epsilon, of outputs about 1: what two orders of summation may differ by
+WIDEN = (1, 1, 2, 4, 8, 16)  # pixels added, one after the other, to a radius that doesn't hold
+
+_known = weakref.WeakKeyDictionary()
+
+
+def _noise(shape: tuple, seed: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Views in [0, 1] without touching the global generators: white noise for an even seed, smooth for an odd one."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.rand(shape, generator=generator)
+    if seed % 2:
+        coarse = torch.rand((*shape[:3], -(-shape[3] // 4), -(-shape[4] // 4)), generator=generator)
+        smooth = F.interpolate(coarse, scale_factor=(1, 4, 4), mode="nearest")[..., :shape[3], :shape[4]]
+        x = 0.9 * smooth + 0.1 * x
+    return x.to(device, dtype)
+
+
+def _support(outputs: list[Tensor], x: Tensor, axis: int, pixel: int, scale: int, generator: torch.Generator) -> tuple[int, int]:
+    """First and last place along an axis of x that the outputs at one pixel of that axis depend on."""
+    total = 0.0
+    for out in outputs:
+        part = out.narrow(axis, scale * pixel, scale)
+        total = total + (part * torch.randn(part.shape, generator=generator).to(part) * GRADIENT_GAIN).sum()
+    (gradient,) = torch.autograd.grad(total, x, retain_graph=True, allow_unused=True)
+    if gradient is None:
+        return pixel, pixel
+    others = [k for k in range(x.ndim) if k != x.ndim + axis]
+    places = (gradient != 0).sum(others).nonzero().flatten().tolist() or [pixel]
+    return places[0], places[-1]
+
+
+def _reach(model: Callable, shape: tuple, axis: int, scale: int, mod: int, seed: int, dtype, device) -> int | None:
+    """The radius along one axis, over every phase of the pooling; None where the probe is too short to tell."""
+    x = _noise(shape, seed, dtype, device).requires_grad_()
+    outputs = [out for out in tensors_of(model(x)) if out.requires_grad]
+    if not outputs:
+        raise ValueError("no output of the model has a derivative by its input, so that its receptive field can't be found; pass shave as a number")
+    generator = torch.Generator().manual_seed(seed)
+    centre = shape[axis] // 2 // mod * mod
+    radius = 0
+    for pixel in range(centre, centre + mod):
+        first, last = _support(outputs, x, axis, pixel, scale, generator)
+        if first == 0 or last == shape[axis] - 1:
+            return None
+        radius = max(radius, pixel - first, last - pixel)
+    return radius
+
+
+def _differentiated(model: Callable, thickness: int, n: int, c: int, scale: int, mod: int, dtype, device) -> int:
+    """The largest reach over both axes and two kinds of input, on probes as long as it takes."""
+    thickness, length, radius = -(-thickness // mod) * mod, -(-PROBE_LENGTH // mod) * mod, 0
+    for seed in (0, 1):
+        for axis in (-2, -1):
+            while (found := _reach(model, (1, n, c, *((length, thickness) if axis == -2 else (thickness, length))), axis, scale, mod, seed,
+                                   dtype, device)) is None:
+                if 2 * length > PROBE_LIMIT:
+                    raise ValueError(f"an output of the model depends on pixels {length // 2 - mod} away and further, as one with a statistic over "
+                                     "the image does: no crop equals the whole; pass shave as a number, and expect seams")
+                length *= 2
+            radius = max(radius, found)
+    return radius
+
+
+def _holds(model: Callable, radius: int, n: int, c: int, scale: int, mod: int, dtype, device) -> bool:
+    """Whether a crop that starts at a multiple of mod agrees, radius pixels inside it, with the whole image around it."""
+    side = 2 * radius + mod
+    margin = mod * (max(1, -(-(PROBE_LENGTH - side) // (2 * mod))) | 1)  # odd, so that a crop of a larger pooling is out of step with it
+    for seed in (2, 3):  # one of them may hit a tie that rounding decides
+        x = _noise((1, n, c, side + 2 * margin, side + 2 * margin), seed, dtype, device)
+        with torch.no_grad():
+            pairs = zip(tensors_of(model(x)), tensors_of(model(x[..., margin:margin + side, margin:margin + side].contiguous())))
+            inner, outer = (slice(scale * low, scale * (low + mod)) for low in (radius, radius + margin))
+            differences = [(a[..., outer, outer].double() - b[..., inner, inner].double()).abs().max() / a.double().abs().max().clamp(min=1)
+                           for a, b in pairs]
+        if all(d <= ROUNDING * torch.finfo(dtype).eps for d in differences):
+            return True
+    return False
+
+
+def _found(model: Callable, *probe) -> int:
+    """The least radius that holds; probe: n, c, scale, mod, dtype, device."""
+    with torch.inference_mode(False), torch.enable_grad(), kept_pages():
+        for thickness in (PROBE_THICKNESS, PROBE_LENGTH):  # a path that runs aslant leaves a narrow probe
+            radius = first = _differentiated(model, thickness, *probe)
+            if _holds(model, radius, *probe):
+                return radius
+        for more in WIDEN:  # something has no derivative
+            failed, radius = radius, radius + more
+            if _holds(model, radius, *probe):
+                between = range(failed + 1, radius)
+                return (*between, radius)[bisect_left(between, True, key=lambda r: _holds(model, r, *probe))]
+    raise ValueError(f"the model's crops don't equal the whole image {first} to {radius} pixels inside them, though its derivatives reach {first}: "
+                     f"mod {probe[3]} must be a multiple of its pooling, and it must be in evaluation mode; "
+                     "or pass shave as a number, and expect seams")
+
+
+def receptive_radius(model: Callable, n: int | None = None, c: int = 3, *, scale: int = 1, mod: int = 8, dtype: torch.dtype | None = None,
+                     device: torch.device | str | None = None) -> int:
+    """How many pixels away the furthest input pixel lies that an output pixel depends on: the least `shave` that leaves no seam.
+
+    Outputs at every phase of the pooling are differentiated by random inputs, on narrow probes along both axes that are doubled until the
+    gradients no longer touch their ends; then a square crop is compared with the whole around it, which also covers what has no derivative
+    (a choice by argmax), and the radius widened where they differ. A single jump of more than 64 pixels is not seen.
+
+    Args:
+        model: any callable, called with 'b n c h w'; in evaluation mode where that matters.
+        n: views in all; views_num ** 2 of the model where not given.
+        c: colours.
+        scale: output pixels a pixel.
+        mod: a multiple of the model's pooling, in pixels: crops agree with the whole only where they start at multiples of the pooling.
+        dtype: of the probes; the model's own, or float32.
+        device: of the probes; the model's own, or the CPU.
+
+    Returns:
+        The radius in pixels, the larger one where the axes or sides differ. Kept for a module until its weights change.
+
+    Raises:
+        ValueError: when n is not known, outputs have no derivative, or depend on the whole image, or mod is no multiple of the pooling.
+
+    Source: effective receptive fields by gradients, Luo et al., NeurIPS 2016; here their support, not their size.
+
+    >>> receptive_radius(lambda x: nn.functional.avg_pool2d(x[:, 0], 7, 1, 3), n=1)
+    3
+    """
+    parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+    if n is None and not hasattr(model, "views_num"):
+        raise ValueError("the model has no views_num, which would say how many views it takes; pass n, the number of views in all")
+    n = model.views_num**2 if n is None else n
+    dtype = dtype or (parameter.dtype if parameter is not None else torch.float32)
+    device = torch.device(device or (parameter.device if parameter is not None else "cpu"))
+    if not isinstance(model, nn.Module):
+        return _found(model, n, c, scale, mod, dtype, device)
+    state = tuple(0 if p.is_inference() else p._version for p in model.parameters())
+    key = n, c, scale, mod, dtype, device, model.training, state
+    if _known.get(model, (None,))[0] != key:
+        _known[model] = key, _found(model, n, c, scale, mod, dtype, device)
+    return _known[model][1]

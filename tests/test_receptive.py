@@ -1,0 +1,132 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import lfkit
+from lfkit import overlap_crop_forward, receptive_radius
+
+
+def radius_of(net, **options):
+    return receptive_radius(lambda x: net(x[:, 0]), n=1, **options)
+
+
+def pooled(x, size, pool=F.max_pool2d):
+    """Pooling and nearest upsampling, the last blocks filled up, as DeoccNet does."""
+    h, w = x.shape[-2:]
+    return F.interpolate(pool(F.pad(x, (0, -w % size, 0, -h % size), mode="replicate"), size), scale_factor=size)[..., :h, :w]
+
+
+def shifted(x, down, right):
+    return F.pad(x, (right, 0, down, 0))[..., :x.shape[-2], :x.shape[-1]]
+
+
+@pytest.mark.parametrize("expected, net", [
+    (0, lambda x: x + 1),
+    (1, lambda x: F.avg_pool2d(x, 3, 1, 1)),
+    (5, lambda x: F.avg_pool2d(x, (3, 11), 1, (1, 5))),          # the wider axis counts
+    (7, lambda x: shifted(x, 0, 7)),                             # one side only
+    (60, lambda x: shifted(x, 60, 0)),                           # one jump, nothing between
+    (11, lambda x: shifted(x, 9, 11)),                           # aslant: leaves a narrow probe
+    (41, lambda x: shifted(x, 41, 40)),
+    (3, lambda x: pooled(x, 4)),                                 # from one end of a block to the other
+    (7, lambda x: pooled(x, 8, F.avg_pool2d)),
+    (5, lambda x: shifted(pooled(x, 4), 0, 2)),                  # at the second phase alone; 4 at the first
+    (4, lambda x: {"a": [x[..., :1, :, :]], "b": (F.max_pool2d(x, 9, 1, 4), x.detach())}),
+], ids=str)
+def test_radii_known_by_hand(expected, net):
+    assert radius_of(net) == expected
+
+
+def test_a_stack_of_convolutions():
+    torch.manual_seed(0)
+    stack = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 5, padding=8, dilation=4), nn.ReLU(), nn.Conv2d(4, 2, 1))
+    assert radius_of(stack) == 1 + 8
+    assert radius_of(stack.double(), dtype=torch.float64) == 9
+
+
+def test_strided_and_upsampled():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.Conv2d(4, 2, 3, padding=1), nn.Upsample(scale_factor=2))
+    # output 2k + 1 reads half-size k - 1 ... k + 1, these 2k - 3 ... 2k + 3: four to the left, output 2k three to the right
+    assert radius_of(net, mod=2) == 4
+
+
+def test_scale():
+    assert radius_of(lambda x: F.interpolate(F.avg_pool2d(x, 5, 1, 2), scale_factor=3), scale=3) == 2
+
+
+def test_a_radius_above_the_first_probe_and_small_slopes():
+    def net(x):
+        for _ in range(9):
+            x = 1e-3 * F.avg_pool2d(x, 17, 1, 8)
+        return 1e-9 * x
+    assert radius_of(net) == 72
+
+
+def test_what_has_no_derivative_is_found_by_comparison():
+    def net(x):
+        best = F.avg_pool2d(x, 5, 1, 2).argmax(1, keepdim=True).to(x)
+        return F.avg_pool2d(best, 15, 1, 7), F.avg_pool2d(x, 3, 1, 1)
+    assert radius_of(net) == 2 + 7
+
+
+def test_it_is_kept_until_the_weights_change():
+    net = nn.Conv2d(3, 1, 5, padding=2)
+    class Views(nn.Module):
+        views_num, calls = 1, 0
+        def forward(self, x):
+            self.calls += 1
+            return self.net(x[:, 0])
+    model = Views()
+    model.net = net
+    with torch.no_grad():
+        net.weight[..., [0, 4]] = net.weight[..., [0, 4], :] = 0
+    assert receptive_radius(model) == 1
+    calls = model.calls
+    assert receptive_radius(model) == 1 and model.calls == calls
+    nn.init.ones_(net.weight)
+    with torch.inference_mode():
+        assert receptive_radius(model) == 2 and model.calls > calls
+    assert net.weight.grad is None
+
+
+def test_the_random_states_are_left_alone():
+    torch.manual_seed(3)
+    expected = torch.rand(3)
+    torch.manual_seed(3)
+    radius_of(lambda x: F.avg_pool2d(x, 3, 1, 1))
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A seeded network for 3 x 3 views whose reach is some ten pixels less than that of 9 x 9."""
+    torch.manual_seed(0)
+    return lfkit.DeoccNet(4, 3, 1, 1.0).eval()
+
+
+def test_auto_is_exact_for_the_network_and_no_larger_than_needed(small):
+    radius = receptive_radius(small)
+    x = torch.rand(1, 9, 2 * radius + 61, 33, 3)
+    with torch.inference_mode():
+        expected = small(x.permute(0, 1, 4, 2, 3))
+    length = 2 * radius + 16
+    difference = lambda shave: max((a - b).abs().max() for a, b in zip(overlap_crop_forward(x, small, 1, length, shave), expected))
+    assert difference("auto") < 1e-5 and difference(radius) < 1e-5
+    assert difference(radius // 2) > 1e-4
+
+
+@pytest.mark.parametrize("net, sentence", [
+    (lambda x: x - x.mean((-1, -2), keepdim=True), "depends on pixels .* away and further, as one with a statistic over the image does"),
+    (lambda x: pooled(x, 16), "don't equal the whole image .* mod 8 must be a multiple of its pooling"),
+    (lambda x: x.round().detach(), "no output of the model has a derivative by its input.*pass shave as a number"),
+])
+def test_what_can_not_be_found(net, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        radius_of(net)
+
+
+def test_the_number_of_views_must_be_known():
+    with pytest.raises(ValueError, match="the model has no views_num.*pass n"):
+        receptive_radius(lambda x: x)
