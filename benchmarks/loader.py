@@ -3,7 +3,7 @@
     python benchmarks/loader.py [--size 512] [--scenes 4] [--patch 64] [--seconds 3]
 
 (a) the note's way: np.load of a whole float32 scene, then a crop; (b) one PNG a view, decoded for each item; (c) lfkit: memory-mapped uint8,
-one pass over the crop's own bytes; (d) a plain copy of the same bytes, the limit. No augmentation. Each way runs in a process of its own.
+one pass over the crop's own bytes, as floats; (c8) the same as bytes, which become floats on the device; (d) a plain copy of the same bytes, the limit. No augmentation. Each way runs in a process of its own.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from pathlib import Path
 import imageio.v3 as iio
 import numpy as np
 
-WAYS = {"a": "np.load of float32, crop", "b": "decode 81 PNGs, crop", "c": "lfkit.DatasetLF", "d": "plain copy of the bytes"}
+WAYS = {"a": "np.load of float32, crop", "b": "decode 81 PNGs, crop", "c": "lfkit.DatasetLF", "c8": "lfkit.DatasetLF, as_bytes=True", "d": "plain copy of the bytes"}
 
 
 def write_scenes(root: Path, scenes: int, size: int) -> None:
@@ -54,10 +54,10 @@ def make_way(way: str, root: Path, patch: int):
         def load():
             name, at = place()
             return np.stack([iio.imread(root / "png" / name / f"input_Cam{n:03d}.png")[at] for n in range(81)]).astype(np.float32) / 255
-    elif way == "c":
+    elif way in ("c", "c8"):
         import lfkit
         args = lfkit.get_parser(["--data_dir", str(root / "uint8"), "--patch_size", str(patch)])
-        dataset = lfkit.DatasetLF(args, augment=False)
+        dataset = lfkit.DatasetLF(args, augment=False, as_bytes=way == "c8")
         def load():
             dataset.set_epoch(dataset.epoch + 1)
             return dataset[int(rng.integers(len(dataset)))][0]

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from lfkit.augment import (REDUCE_SHARE, SHEAR_MAX, SHEAR_SHARE, augment_colour, augment_geometry, random_shear, reduce_by,
                            shear_margin)
-from lfkit.lightfield import SCENE_LISTS, Scene, as_float, find_scenes, load_scene, read_scene_list, training_scenes
+from lfkit.lightfield import SCENE_LISTS, Scene, as_byte, as_float, find_scenes, load_scene, read_scene_list, training_scenes
 from lfkit.occlusion import embed_occluders, occluder_supports, read_masks
 from lfkit.synthetic import synthesize
 
@@ -57,6 +57,8 @@ class DatasetLF(Dataset):
         args: data_dir, patch_size, views_num, crops_per_scene, seed, max_disp, embed (probability of occluders before a crop of a
             clean scene), mask_dir (alpha images to draw them from, or None).
         augment: whether crops are turned and flipped, changed in colour and light, some noisy, partly erased, refocused or reduced.
+        as_bytes: lf comes as uint8 0 ... 255, a quarter of the memory to write and to send; `train_epoch` makes it float on its device.
+            For scenes that are taken as they are: without augment, and of two layers or with args.embed 0.
 
     Items:
         lf 'u v h w c', gt_data 'h w c', float32 in [0, 1]; mask 'h w' bool; fg_disp, bg_disp 'h w' float32 in pixels per view step.
@@ -64,10 +66,13 @@ class DatasetLF(Dataset):
 
     Raises:
         FileNotFoundError: when data_dir, a scene that a list names, mask_dir, or a picture in it is missing.
-        ValueError: when a scene is damaged, smaller than patch_size, or lacks a disparity, or an alpha image is unfit.
+        ValueError: when a scene is damaged, smaller than patch_size, or lacks a disparity, an alpha image is unfit, or as_bytes meets what needs floats.
     """
 
-    def __init__(self, args: Namespace, augment: bool = True):
+    def __init__(self, args: Namespace, augment: bool = True, as_bytes: bool = False):
+        if as_bytes and augment:
+            raise ValueError("crops as bytes can't be augmented here: got as_bytes=True and augment=True; pass augment=False, and augment on the device")
+        self.as_bytes = as_bytes
         self.patch_size, self.crops_per_scene = args.patch_size, args.crops_per_scene
         self.seed, self.augment, self.epoch = args.seed, augment, 0
         self.max_disp, self.embed = args.max_disp, args.embed
@@ -78,6 +83,9 @@ class DatasetLF(Dataset):
             if self.patch_size > min(h, w):
                 raise ValueError(f"patch_size {self.patch_size} is larger than the scene {scene.name} ({h} x {w}); "
                                  f"use --patch_size {min(h, w)} or less")
+            if as_bytes and self.embed and not scene.two_layers:
+                raise ValueError(f"{scene.name} has one layer, and occluders are put before floats: got as_bytes=True and embed {self.embed:g}; "
+                                 "use --embed 0, or as_bytes=False")
         warn_beyond(self.scenes, self.max_disp)
 
     def set_epoch(self, epoch: int) -> None:
@@ -88,6 +96,8 @@ class DatasetLF(Dataset):
         return len(self.scenes) * self.crops_per_scene
 
     def __getitem__(self, index: int) -> tuple:
+        if not 0 <= index < len(self):  # ends a plain for loop
+            raise IndexError(f"item {index} of {len(self)}")
         rng = np.random.default_rng((self.seed, self.epoch, index))
         scene = self.scenes[index % len(self.scenes)]
         item = self._crop(scene, rng)
@@ -117,7 +127,7 @@ class DatasetLF(Dataset):
     def _crop(self, scene: Scene, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
         """A crop of patch_size; now and then refocused or reduced by 2 from a larger one."""
         side, reduced, sheared = self._choose(scene, rng)
-        item = random_crop(scene, side, rng)
+        item = random_crop(scene, side, rng, self.as_bytes)
         item = reduce_by(item, 2) if reduced else item
         return random_shear(item, rng, self.max_disp) if sheared else item
 
@@ -128,17 +138,18 @@ def corner(scene: Scene, size: int, rng: np.random.Generator) -> tuple[int, int]
     return top, left
 
 
-def random_crop(scene: Scene, size: int, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
-    """One square crop at the same place of every view and map, as (lf, gt_data, mask, fg_disp, bg_disp).
+def random_crop(scene: Scene, size: int, rng: np.random.Generator, as_bytes: bool = False) -> tuple[np.ndarray, ...]:
+    """One square crop at the same place of every view and map, as (lf, gt_data, mask, fg_disp, bg_disp); lf as uint8 where asked for.
 
     A scene without fg_disp is clean: its fg_disp is bg_disp, its gt_data the centre view, its mask empty.
     """
     top, left = corner(scene, size, rng)
     at = (slice(top, top + size), slice(left, left + size))
-    lf = as_float(scene.lf[(slice(None), slice(None), *at)])
+    lf = scene.lf[(slice(None), slice(None), *at)]
+    lf = np.array(as_byte(lf)) if as_bytes else as_float(lf)
     bg_disp = scene.bg_disp[at]
     if scene.fg_disp is None:
-        return lf, lf[scene.views_num // 2, scene.views_num // 2], np.zeros_like(bg_disp, bool), bg_disp, bg_disp
+        return lf, as_float(lf[scene.views_num // 2, scene.views_num // 2]), np.zeros_like(bg_disp, bool), bg_disp, bg_disp
     fg_disp = scene.fg_disp[at]
     gt_data = np.full(lf.shape[2:], np.nan, np.float32) if scene.gt_data is None else as_float(scene.gt_data[at])
     mask = fg_disp > bg_disp if scene.mask is None else scene.mask[at]
@@ -169,6 +180,8 @@ class SyntheticLF(Dataset):
         return f"the procedural scene of seed {np.random.default_rng((self.args.seed, self.epoch, index)).integers(HELD_OUT)}"
 
     def __getitem__(self, index: int) -> tuple:
+        if not 0 <= index < len(self):
+            raise IndexError(f"item {index} of {len(self)}")
         rng = np.random.default_rng((self.args.seed, self.epoch, index))
         scene = synthesize(int(rng.integers(HELD_OUT)), self.args.patch_size, self.args.views_num, self.args.max_disp, device=self.device)
         item = random_crop(scene, self.args.patch_size, rng)

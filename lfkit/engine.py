@@ -90,6 +90,7 @@ class Trainer:
         """The loss of a batch, what to report of it, and (predicted, true) disparity."""
         args, device = self.args, self.device
         lf, _, _, fg_disp, bg_disp = (part.to(device, non_blocking=True) for part in batch)
+        lf = lf.float() / 255 if lf.dtype == torch.uint8 else lf
         with torch.autocast(device.type, PRECISIONS[args.precision], enabled=args.precision != "float32"):
             outputs = self.model(rearrange(lf, "b u v h w c -> b (u v) c h w"))
         outputs = tuple(out.float() for out in outputs)

@@ -59,6 +59,8 @@ def explained(args: Namespace, training: bool = True) -> Iterator[None]:
         if error.errno not in DISK_FULL:
             raise
         raise Fault(f"the disk is full ({error}); free some space") from error
+    except MemoryError as error:  # validation has already tried smaller crops, and says so
+        raise Fault(str(error) or lack_of_memory(args, training)) from None
     except RuntimeError as error:
         text = str(error)
         if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in text:

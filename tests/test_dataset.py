@@ -218,3 +218,29 @@ def test_a_procedural_item_is_described_by_its_seed(args):
     dataset = SyntheticLF(args, augment=False)
     seed = int(dataset.describe(1).split()[-1])
     assert torch.equal(dataset[1][4], torch.from_numpy(lfkit.synthesize(seed, args.patch_size, args.views_num, args.max_disp).bg_disp))
+
+
+def test_crops_as_bytes_are_the_same_crops(args):
+    floats, stored = lfkit.DatasetLF(args, augment=False), lfkit.DatasetLF(args, augment=False, as_bytes=True)
+    for (lf, *truth), (lf8, *truth8) in zip(floats, stored):
+        assert lf8.dtype == torch.uint8 and torch.equal(lf8.float() / 255, lf) and all(torch.equal(a, b) for a, b in zip(truth, truth8))
+
+
+def test_crops_as_bytes_train_alike(args):
+    weights, losses = {"loss1_weight": 1.0, "loss2_weight": 1.0, "loss3_weight": 1.0}, []
+    for as_bytes in (False, True):
+        model, optimizer, scheduler = lfkit.build(args, torch.device("cpu"))
+        dataset = lfkit.DatasetLF(args, augment=False, as_bytes=as_bytes)
+        criterion = torch.nn.L1Loss()
+        losses.append(lfkit.train_epoch(args, model, criterion, criterion, optimizer, scheduler, 0, weights, torch.device("cpu"), dataset)["loss"])
+    assert losses[0] == losses[1]
+
+
+def test_crops_as_bytes_refuse_what_needs_floats(args, clean_dir):
+    with pytest.raises(ValueError, match="got as_bytes=True and augment=True; pass augment=False"):
+        lfkit.DatasetLF(args, as_bytes=True)
+    args.data_dir, args.views_num, args.embed = str(clean_dir), 9, 0.5
+    with pytest.raises(ValueError, match=r"synthetic_00000\d has one layer, .* as_bytes=True and embed 0.5; use --embed 0"):
+        lfkit.DatasetLF(args, augment=False, as_bytes=True)
+    args.embed = 0
+    assert lfkit.DatasetLF(args, augment=False, as_bytes=True)[0][0].dtype == torch.uint8

@@ -81,11 +81,11 @@ def test_out_of_memory_says_what_to_try_and_gives_the_memory_back(args, batch, s
     assert str(caught.value) == sentence and held[0]() is None, "the error that a notebook keeps must hold no tensor"
 
 
-def test_out_of_memory_in_validation_names_the_length_of_its_crops(args, monkeypatch):
+def test_out_of_memory_in_validation_names_the_crop(args, monkeypatch):
     def forward(*_):
         raise torch.OutOfMemoryError("CUDA out of memory.")
     monkeypatch.setattr(lfkit.DeoccNet, "forward", forward)
-    with pytest.raises(Fault, match="out of memory while validating with crops of 64 pixels; try --test_length 40"):
+    with pytest.raises(Fault, match="out of memory on cpu with one crop of 40 x 40 pixels, the least that shave 16 allows"):
         next(lfkit.fit(args))
 
 
