@@ -10,7 +10,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from lfkit.lightfield import as_float
 
@@ -134,6 +133,7 @@ def compute_psnr(image: np.ndarray, truth: np.ndarray, mask: np.ndarray | None =
     Raises:
         ValueError: when shapes differ, or the mask is empty.
     """
+    from skimage.metrics import peak_signal_noise_ratio  # here and below: it brings scipy.stats along, which no other command should wait for
     image, truth, mask = _pictures(image, truth, mask)
     if np.array_equal(image[mask], truth[mask]):
         return math.inf
@@ -145,6 +145,7 @@ def compute_ssim(image: np.ndarray, truth: np.ndarray, mask: np.ndarray | None =
 
     Args and Raises as in `compute_psnr`; sides of 7 pixels at least.
     """
+    from skimage.metrics import structural_similarity
     image, truth, mask = _pictures(image, truth, mask)
     if min(truth.shape[:2]) < 7:
         raise ValueError(f"pictures must be at least 7 pixels a side: got {truth.shape[0]} x {truth.shape[1]}")
