@@ -1,4 +1,4 @@
-"""The command line: python -m lfkit train | validate | predict | export-hci | convert | synth."""
+"""The command line: python -m lfkit train | validate | predict | export-hci | report | convert | synth."""
 
 import argparse
 import json
@@ -22,6 +22,7 @@ from lfkit.hci import SCENES, check_submission, export_scene, find_benchmark_sce
 from lfkit.inference import predict_scene
 from lfkit.lightfield import SCENE_LISTS, Scene, as_byte, find_scenes, is_scene, load_scene, read_scene_list, save_scene, write_pfm, write_synthetic
 from lfkit.metrics import BENCHMARK_BORDER
+from lfkit.report import write_report
 from lfkit.synthetic import synthesize
 from lfkit.tables import check_table_files, format_comparison, format_table, model_labels, score_layers, score_scene, write_tables
 from lfkit.visual import disp_limits, save_disparity
@@ -124,6 +125,11 @@ def predict(args: argparse.Namespace) -> None:
           f"in {out}: {', '.join(sorted(p.name for p in out.glob(scene.name + '_*')))}")
 
 
+def report(args: argparse.Namespace) -> None:
+    """Writes one HTML page of a run."""
+    print(write_report(args.run, args.out))
+
+
 def convert(args: argparse.Namespace) -> None:
     """Writes a scene anew, as one .npy file, in the note's layout or as an HCI folder."""
     src, dst = Path(args.src), Path(args.dst)
@@ -154,7 +160,7 @@ def synth(args: argparse.Namespace) -> None:
     print(f"{len(names)} scenes in {args.out}; train on them with `python -m lfkit train --data_dir {args.out}`")
 
 
-COMMANDS = {"train": train, "validate": validate, "predict": predict, "export-hci": export_hci, "convert": convert, "synth": synth}
+COMMANDS = {"train": train, "validate": validate, "predict": predict, "export-hci": export_hci, "report": report, "convert": convert, "synth": synth}
 
 
 def add_picture_arguments(command: argparse.ArgumentParser) -> None:
@@ -196,6 +202,10 @@ def make_parser() -> SentenceParser:
             command.add_argument("path", metavar="PATH", help="a folder of views, one picture of all views, or an .npy light field")
             command.add_argument("--out", required=True, metavar="DIR", help="where the files go")
         add_picture_arguments(command)
+
+    command = commands.add_parser("report", help="write one HTML page of a run", formatter_class=formatter)
+    command.add_argument("run", metavar="RUN", help="the run's directory, under --log_dir")
+    command.add_argument("--out", default=None, metavar="FILE", help="the page; report.html in the run's directory by default")
 
     command = commands.add_parser("convert", help="write a scene anew", formatter_class=formatter)
     command.add_argument("src", metavar="SRC", help="a folder of views, one picture of all views, or an .npy light field")

@@ -130,14 +130,6 @@ def plot_refocus(lf: np.ndarray, disps: list[float]) -> Figure:
     return fig
 
 
-def slide_refocus(lf: np.ndarray, max_disp: float) -> None:
-    """A slider over the disparity in focus, for a notebook."""
-    from IPython.display import display
-    from ipywidgets import FloatSlider, interact  # a notebook has them; the command line does without
-    slider = FloatSlider(0.0, min=-max_disp, max=max_disp, step=0.1, description="disparity", continuous_update=False)
-    interact(lambda disp: display(plot_refocus(lf, [disp])), disp=slider)
-
-
 def plot_layers(centre: np.ndarray, gt_data: np.ndarray | None, fg_disp: np.ndarray, bg_disp: np.ndarray) -> Figure:
     """The centre view, the same without its occluders where that is known, and the disparities of both layers with one colour bar."""
     pictures = {"centre view": centre} | ({} if gt_data is None else {"without occluders (gt_data)": gt_data})

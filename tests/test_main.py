@@ -86,6 +86,15 @@ def test_the_benchmarks_submission(trained, tmp_path, capsys):
     assert float((tmp_path / "out" / "runtimes" / "cotton.txt").read_text()) > 0
 
 
+def test_the_report_of_a_run_is_one_page(trained, tmp_path, capsys):
+    run = trained[2].parent
+    assert main(["report", str(run), "--out", str(tmp_path / "deep" / "r.html")]) == 0
+    page = (tmp_path / "deep" / "r.html").read_text()
+    assert capsys.readouterr().out.strip() == str(tmp_path / "deep" / "r.html")
+    assert run.name in page and "2 epochs trained" in page and "--patch_size" in page and ">24<" in page
+    assert main(["report", str(run)]) == 0 and (run / "report.html").read_text() == page
+
+
 def test_a_data_directory_stands_for_its_testing_list(trained, capsys):
     root, _, weights = trained
     assert main(["validate", str(root / "d"), "--weights", str(weights), "--border", "4", "--device", "cpu"]) == 0
@@ -108,6 +117,8 @@ def test_a_data_directory_stands_for_its_testing_list(trained, capsys):
     (["convert", "nowhere", "x", "--to", "npy"], "x: --to npy writes a file that ends in .npy; name another DST"),
     (["convert", "nowhere", "x.npy", "--layout", "mosaic"], "invalid choice: 'mosaic'"),
     (["predict", "nowhere", "--out", "x", "--picture_views", "2"], "must be a whole number from 3"),
+    (["report", "nowhere"], "nowhere: no run in it, it has no checkpoint; name a directory under --log_dir"),
+    (["export-hci", "nowhere", "--out", "x"], "nowhere: no such file or directory"),
     (["fly"], "invalid choice"),
     ([], "required"),
 ])
@@ -119,7 +130,7 @@ def test_a_users_mistake_is_one_sentence_and_status_2(argv, sentence, tmp_path, 
 
 
 def test_module_runs_and_help_exits_0():
-    for command in ("train", "validate", "predict", "export-hci", "convert", "synth"):
+    for command in ("train", "validate", "predict", "export-hci", "report", "convert", "synth"):
         assert subprocess.run([sys.executable, "-m", "lfkit", command, "--help"], capture_output=True, check=False).returncode == 0
     assert subprocess.run([sys.executable, "-m", "lfkit", "predict"], capture_output=True, check=False).returncode == 2
 
