@@ -1,4 +1,4 @@
-"""The command line: python -m lfkit train | validate | predict | export-hci | report | convert | synth."""
+"""The command line: python -m lfkit train | validate | predict | export-hci | report | dashboard | convert | synth."""
 
 import argparse
 import json
@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from lfkit.checkpoint import WEIGHTS, load_model
 from lfkit.config import SentenceParser, add_training_arguments, check_arguments, whole
-from lfkit.dashboard import Dashboard, plot_loss
+from lfkit.dashboard import Dashboard, draw_report, run_dashboard
 from lfkit.devices import choose_device
 from lfkit.disparity import nearest_peak
 from lfkit.engine import fit
@@ -38,7 +38,7 @@ def train(args: argparse.Namespace) -> None:
         if args.if_visdom:
             name = report["log_path"].name
             board = board or Dashboard(name, args.visdom_server, args.visdom_port, report["log_path"] / "visdom.log")
-            plot_loss(board, report["epoch"], report)
+            draw_report(board, report)
 
 
 def expand_scenes(paths: Sequence[str]) -> list[Path]:
@@ -130,6 +130,11 @@ def report(args: argparse.Namespace) -> None:
     print(write_report(args.run, args.out))
 
 
+def dashboard(args: argparse.Namespace) -> None:
+    """Serves the dashboard."""
+    run_dashboard(args.port, args.env_path, args.log_dir)
+
+
 def convert(args: argparse.Namespace) -> None:
     """Writes a scene anew, as one .npy file, in the note's layout or as an HCI folder."""
     src, dst = Path(args.src), Path(args.dst)
@@ -160,7 +165,7 @@ def synth(args: argparse.Namespace) -> None:
     print(f"{len(names)} scenes in {args.out}; train on them with `python -m lfkit train --data_dir {args.out}`")
 
 
-COMMANDS = {"train": train, "validate": validate, "predict": predict, "export-hci": export_hci, "report": report, "convert": convert, "synth": synth}
+COMMANDS = {"train": train, "validate": validate, "predict": predict, "export-hci": export_hci, "report": report, "dashboard": dashboard, "convert": convert, "synth": synth}
 
 
 def add_picture_arguments(command: argparse.ArgumentParser) -> None:
@@ -206,6 +211,11 @@ def make_parser() -> SentenceParser:
     command = commands.add_parser("report", help="write one HTML page of a run", formatter_class=formatter)
     command.add_argument("run", metavar="RUN", help="the run's directory, under --log_dir")
     command.add_argument("--out", default=None, metavar="FILE", help="the page; report.html in the run's directory by default")
+
+    command = commands.add_parser("dashboard", help="serve visdom on loopback", formatter_class=formatter)
+    command.add_argument("--port", type=whole(1), default=9878, help="where it listens, on 127.0.0.1")
+    command.add_argument("--env_path", default="runs/visdom", metavar="DIR", help="where its windows are kept, and its page")
+    command.add_argument("--log_dir", default="./log", metavar="DIR", help="whose runs' recordings are replayed into it")
 
     command = commands.add_parser("convert", help="write a scene anew", formatter_class=formatter)
     command.add_argument("src", metavar="SRC", help="a folder of views, one picture of all views, or an .npy light field")

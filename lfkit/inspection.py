@@ -15,6 +15,7 @@ from lfkit.see_through import occluder_cover
 from lfkit.visual import DISP_LABEL, disp_limits, plot_distribution, plot_refocus
 
 LINE_COLOURS = ("#E69F00", "#56B4E9", "#CC79A7")  # apart for the colour-blind too, and from most pictures
+LINE_STYLES = ("-", "--", ":")  # where two maps agree both are seen
 SLOPES = 24     # lines over an epipolar slice
 POINTS = 6000   # of a layer in a point cloud; more than a small picture can show
 CLICK_HEIGHT = 260  # pixels on the screen of a picture to click at, at least
@@ -125,8 +126,8 @@ def plot_epipolar(lf: np.ndarray, row: int, disps: dict[str, np.ndarray]) -> Fig
     axes[0].set(ylabel="y (px)", title=f"centre view about y = {row} px, and its epipolar slice")
     axes[1].imshow(as_float(lf[n // 2, :, row]), aspect="auto", interpolation="nearest", extent=(-0.5, width - 0.5, n - 0.5, -0.5))
     xs, views = np.linspace(0, width - 1, SLOPES + 2).round().astype(int)[1:-1], np.arange(n)
-    for colour, (label, disp) in zip(LINE_COLOURS, disps.items()):
-        lines = axes[1].plot(xs + (n // 2 - views[:, None]) * disp[row, xs], np.repeat(views[:, None], len(xs), 1), color=colour, linewidth=1.3)
+    for colour, style, (label, disp) in zip(LINE_COLOURS, LINE_STYLES, disps.items()):
+        lines = axes[1].plot(xs + (n // 2 - views[:, None]) * disp[row, xs], np.repeat(views[:, None], len(xs), 1), color=colour, linestyle=style, linewidth=1.3)
         lines[0].set_label(label)
     axes[1].set(xlabel="x (px)", ylabel="view column v", xlim=(-0.5, width - 0.5), ylim=(n - 0.5, -0.5))
     if disps:
@@ -167,7 +168,7 @@ def plot_points(centre: np.ndarray, fg_disp: np.ndarray, bg_disp: np.ndarray, be
     low, high = disp_limits(fg_disp, bg_disp)
     ax.set(xlabel="x (px)", ylabel=DISP_LABEL, zlabel="y (px)", ylim=(high, low), zlim=(centre.shape[0], 0), title="both layers, near ones in front")
     ax.view_init(elev=15, azim=azimuth)
-    ax.set_box_aspect((1.2, 1.2, 1))
+    ax.set_box_aspect((1.2, 1.2, 1), zoom=1.15)
     return fig
 
 
