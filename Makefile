@@ -1,10 +1,10 @@
-# make demo | test | lab | kernel. Needs Python 3.11 or newer as $(PYTHON), and nothing else.
+# make demo | test | lab | kernel | dashboard. Needs Python 3.11 or newer as $(PYTHON), and nothing else.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(wildcard lfkit/*.py lfkit/weights/* notebooks/*.ipynb) scripts/demo.py
 
-.PHONY: help setup demo test lab kernel notebooks
+.PHONY: help setup demo test lab kernel dashboard notebooks
 help:
 	@sed -n 1p Makefile
 
@@ -33,6 +33,10 @@ lab: $(VENV)/.installed
 
 kernel: $(VENV)/.installed
 	$(BIN)/python -m ipykernel install --user --name lfkit --display-name "Python (lfkit)"
+
+# the page's scripts come through npm, once; without it the page is blank, and the rest works
+dashboard: $(VENV)/.installed
+	$(BIN)/python -m lfkit dashboard
 
 # runs the notebooks anew and stores their outputs in them; for those who change lfkit or a notebook
 notebooks: $(VENV)/.installed

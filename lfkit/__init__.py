@@ -13,6 +13,7 @@ from lfkit.losses import training_loss
 from lfkit.metrics import compute_bad_pix, compute_mse
 from lfkit.model import DeoccNet, get_parameter_number, weights_init_xavier
 from lfkit.receptive import receptive_radius
+from lfkit.see_through import see_through
 from lfkit.synthetic import synthesize
 from lfkit.tables import format_table, score_scene
 from lfkit.visual import save_validation_result
@@ -21,5 +22,5 @@ __version__ = "0.1.0"
 __all__ = ["PROFILES", "DatasetLF", "DeoccNet", "Scene", "best_checkpoint", "build", "choose_device", "compute_bad_pix", "compute_mse", "disp_expectation",
            "disparity_levels", "find_checkpoint", "fit", "format_table", "get_disp_distribution", "get_parameter_number", "get_parser", "inside_levels",
            "load_checkpoint", "load_model", "load_scene", "nearest_peak", "overlap_crop_forward", "plot_loss", "predict_scene",
-           "receptive_radius", "save_checkpoint", "save_scene", "save_validation_result", "score_scene", "synthesize", "train_epoch", "training_loss",
-           "validation", "weights_init_xavier", "write_synthetic"]
+           "receptive_radius", "save_checkpoint", "save_scene", "save_validation_result", "score_scene", "see_through", "synthesize", "train_epoch",
+           "training_loss", "validation", "weights_init_xavier", "write_synthetic"]

@@ -1,4 +1,4 @@
-"""The command line: python -m lfkit train | validate | predict | convert | synth."""
+"""The command line: python -m lfkit train | validate | predict | export-hci | report | dashboard | convert | synth."""
 
 import argparse
 import faulthandler
@@ -15,17 +15,19 @@ from tqdm.auto import tqdm
 from lfkit import distributed
 from lfkit.checkpoint import WEIGHTS, load_model
 from lfkit.config import SentenceParser, add_training_arguments, check_arguments, whole, whole_or_auto
-from lfkit.dashboard import Dashboard, plot_loss
+from lfkit.dashboard import Dashboard, draw_report, run_dashboard
 from lfkit.devices import choose_device
 from lfkit.disparity import nearest_peak
 from lfkit.engine import fit
 from lfkit.faults import Fault
 from lfkit.formats import LAYOUTS
+from lfkit.hci import SCENES, check_submission, export_scene, find_benchmark_scenes, read_hci_masks
 from lfkit.inference import predict_scene
 from lfkit.lightfield import SCENE_LISTS, Scene, as_byte, find_scenes, is_scene, load_scene, read_scene_list, save_scene, write_pfm, write_synthetic
 from lfkit.metrics import BENCHMARK_BORDER
+from lfkit.report import write_report
 from lfkit.synthetic import synthesize
-from lfkit.tables import format_table, score_scene
+from lfkit.tables import check_table_files, format_comparison, format_table, model_labels, score_layers, score_scene, write_tables
 from lfkit.visual import disp_limits, save_disparity
 
 logger = logging.getLogger("lfkit")
@@ -45,7 +47,7 @@ def draw_epochs(args: argparse.Namespace, reports: Iterator[dict]) -> None:
         if args.if_visdom and distributed.rank() == 0:
             name = report["log_path"].name
             board = board or Dashboard(name, args.visdom_server, args.visdom_port, report["log_path"] / "visdom.log")
-            plot_loss(board, report["epoch"], report)
+            draw_report(board, report)
 
 
 def expand_scenes(paths: Sequence[str]) -> list[Path]:
@@ -70,21 +72,48 @@ def run_model(scene: Scene, model, args: argparse.Namespace) -> tuple:
     return outputs, time.perf_counter() - start
 
 
+def score(path: Path, model, args: argparse.Namespace) -> dict:
+    """A table's row: the errors of one scene, by one model."""
+    scene = load_scene(path, args.layout, args.picture_views)
+    if scene.bg_disp is None:
+        raise ValueError(f"{path}: has no true disparity (bg_disp.npy, gt_disp_lowres.pfm or bgDisparity/) to validate against; use predict")
+    (both, background, depth_map), seconds = run_model(scene, model, args)
+    disp = depth_map.numpy()
+    return {**score_scene(scene, disp, args.border, read_hci_masks(path, disp.shape)),
+            **score_layers(scene, both, background, disp, model.max_disp, model.step, args.border), "seconds": seconds}
+
+
 def validate(args: argparse.Namespace) -> None:
-    """Prints and writes a table of errors."""
+    """Prints and writes a table of errors; of several models side by side."""
+    check_table_files(args.table)
     paths = expand_scenes(args.paths)
-    model, _ = load_model(args.weights, args.chosen_device)
-    rows = []
-    for path in tqdm(paths, desc="scenes", leave=False):
-        scene = load_scene(path, args.layout, args.picture_views)
-        if scene.bg_disp is None:
-            raise ValueError(f"{path}: has no true disparity (bg_disp.npy, gt_disp_lowres.pfm or bgDisparity/) to validate against; use predict")
-        (_, _, depth_map), seconds = run_model(scene, model, args)
-        rows.append(score_scene(scene, depth_map.numpy(), args.border) | {"seconds": seconds})
-    print(format_table(rows, args.border))
+    models = {}
+    for label, weights in zip(model_labels(args.weights), args.weights):
+        model, _ = load_model(weights, args.chosen_device)
+        models[label] = [score(path, model, args) for path in tqdm(paths, desc=f"scenes, {label}", leave=False)]
+    rows = next(iter(models.values()))
+    alone = len(models) == 1 and not args.errors
+    print(format_table(rows, args.border) if alone else format_comparison(models, args.errors, "text", args.border))
+    write_tables(args.table, models, args.errors, args.border)
     if args.json:
+        what = [{"weights": str(weights), "border": args.border, "scenes": rows} for weights, rows in zip(args.weights, models.values())]
         Path(args.json).parent.mkdir(parents=True, exist_ok=True)
-        Path(args.json).write_text(json.dumps({"weights": str(args.weights), "border": args.border, "scenes": rows}, indent=1) + "\n")
+        Path(args.json).write_text(json.dumps(what[0] if len(what) == 1 else what, indent=1) + "\n")
+
+
+def export_hci(args: argparse.Namespace) -> None:
+    """Writes a submission to the HCI benchmark, and says what it lacks."""
+    scenes = find_benchmark_scenes(args.paths)
+    model, _ = load_model(args.weights, args.chosen_device)
+    def predict_timed(scene: Scene) -> tuple:
+        (_, _, depth_map), seconds = run_model(scene, model, args)
+        return depth_map.numpy(), seconds
+    for path in tqdm(scenes.values(), desc="scenes", leave=False):
+        export_scene(args.out, load_scene(path), predict_timed)
+    faults = check_submission(args.out)
+    print(f"{args.out}: {len(SCENES) - len(faults)} of the benchmark's {len(SCENES)} scenes" + ("" if faults else "; the submission is whole"))
+    for name, fault in faults.items():
+        print(f"  missing {name}: {fault}")
 
 
 def predict(args: argparse.Namespace) -> None:
@@ -103,6 +132,16 @@ def predict(args: argparse.Namespace) -> None:
     iio.imwrite(out / f"{scene.name}_centre.png", as_byte(scene.centre))
     print(f"{scene.name}: {disps['bg_disp'].min():.2f} ... {disps['bg_disp'].max():.2f} px per view step behind, {seconds:.1f} s; "
           f"in {out}: {', '.join(sorted(p.name for p in out.glob(scene.name + '_*')))}")
+
+
+def report(args: argparse.Namespace) -> None:
+    """Writes one HTML page of a run."""
+    print(write_report(args.run, args.out))
+
+
+def dashboard(args: argparse.Namespace) -> None:
+    """Serves the dashboard."""
+    run_dashboard(args.port, args.env_path, args.log_dir)
 
 
 def convert(args: argparse.Namespace) -> None:
@@ -135,7 +174,7 @@ def synth(args: argparse.Namespace) -> None:
     print(f"{len(names)} scenes in {args.out}; train on them with `python -m lfkit train --data_dir {args.out}`")
 
 
-COMMANDS = {"train": train, "validate": validate, "predict": predict, "convert": convert, "synth": synth}
+COMMANDS = {"train": train, "validate": validate, "predict": predict, "export-hci": export_hci, "report": report, "dashboard": dashboard, "convert": convert, "synth": synth}
 
 
 def add_picture_arguments(command: argparse.ArgumentParser) -> None:
@@ -152,9 +191,13 @@ def make_parser() -> SentenceParser:
     command = commands.add_parser("train", help="train a network", formatter_class=formatter)
     add_training_arguments(command)
 
-    for name, what in (("validate", "print the errors on scenes with truth"), ("predict", "write the disparities of a scene")):
+    for name, what in (("validate", "print the errors on scenes with truth"), ("predict", "write the disparities of a scene"),
+                       ("export-hci", "write a submission to the HCI benchmark")):
         command = commands.add_parser(name, help=what, formatter_class=formatter)
-        command.add_argument("--weights", default=str(WEIGHTS), metavar="FILE", help="checkpoint")
+        if name == "validate":
+            command.add_argument("--weights", nargs="+", default=[str(WEIGHTS)], metavar="FILE", help="checkpoints, after the scenes; several stand side by side")
+        else:
+            command.add_argument("--weights", default=str(WEIGHTS), metavar="FILE", help="checkpoint")
         command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:0 ...")
         command.add_argument("--test_length", type=whole_or_auto(1), default="auto", help="longest side of a crop, pixels; auto: by the memory")
         command.add_argument("--shave", type=whole_or_auto(0), default="auto",
@@ -163,11 +206,26 @@ def make_parser() -> SentenceParser:
         if name == "validate":
             command.add_argument("paths", nargs="+", metavar="PATH", help="scenes, or data directories (their testing_images.txt)")
             command.add_argument("--border", type=whole(0), default=BENCHMARK_BORDER, help="pixels left out at each side")
-            command.add_argument("--json", default=None, metavar="FILE", help="also write the table there")
+            command.add_argument("--json", default=None, metavar="FILE", help="also write all scores there")
+            command.add_argument("--table", nargs="+", default=[], metavar="FILE", help="also write the table there, as the suffix says: .txt, .md, .csv, .tex")
+            command.add_argument("--errors", nargs="+", default=None, metavar="NAME", help="only these, such as mse_x100 bad_pix_inside; one table each")
+        elif name == "export-hci":
+            command.add_argument("paths", nargs="+", metavar="PATH", help="the benchmark's scenes, or folders that hold them")
+            command.add_argument("--out", required=True, metavar="DIR", help="the submission's folder")
+            continue
         else:
             command.add_argument("path", metavar="PATH", help="a folder of views, one picture of all views, or an .npy light field")
             command.add_argument("--out", required=True, metavar="DIR", help="where the files go")
         add_picture_arguments(command)
+
+    command = commands.add_parser("report", help="write one HTML page of a run", formatter_class=formatter)
+    command.add_argument("run", metavar="RUN", help="the run's directory, under --log_dir")
+    command.add_argument("--out", default=None, metavar="FILE", help="the page; report.html in the run's directory by default")
+
+    command = commands.add_parser("dashboard", help="serve visdom on loopback", formatter_class=formatter)
+    command.add_argument("--port", type=whole(1), default=9878, help="where it listens, on 127.0.0.1")
+    command.add_argument("--env_path", default="runs/visdom", metavar="DIR", help="where its windows are kept, and its page")
+    command.add_argument("--log_dir", default="./log", metavar="DIR", help="whose runs' recordings are replayed into it")
 
     command = commands.add_parser("convert", help="write a scene anew", formatter_class=formatter)
     command.add_argument("src", metavar="SRC", help="a folder of views, one picture of all views, or an .npy light field")
@@ -189,7 +247,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; 0 when all went well, with one sentence 2 for a user's mistake and 1 for what befell a run."""
     try:
         args = make_parser().parse_args(sys.argv[1:] if argv is None else list(argv))
-        if args.command in ("validate", "predict"):
+        if args.command in ("validate", "predict", "export-hci"):
             args.chosen_device = choose_device(args.device)
         COMMANDS[args.command](args)
     except (ValueError, FileNotFoundError, Fault) as error:

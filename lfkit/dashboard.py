@@ -1,15 +1,23 @@
-"""Curves in visdom while a run trains; recorded to a file where no server answers."""
+"""Curves and pictures in visdom while a run trains; recorded to a file where no server answers."""
 
 import logging
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import matplotlib
+import numpy as np
 from visdom import Visdom
+
+from lfkit.visdom_page import page_or_none
+from lfkit.visual import DISP_MAP, disp_limits
 
 logger = logging.getLogger("lfkit")
 SERVER_SECONDS = 30  # a server that we start answers within that
+IMAGE_SIDE = 256     # pixels that a picture in the dashboard has a side, at least
 
 
 class Dashboard:
@@ -39,19 +47,36 @@ class Dashboard:
         self.recording.unlink(missing_ok=True)
         self.vis = Visdom(env=self.env, offline=True, log_to_filename=str(self.recording), use_incoming_socket=False)
         past, self.history = self.history, []
-        for options in past:
-            self.line(**options)
+        for kind, options in past:
+            self._draw(kind, options)
 
-    def line(self, **options) -> None:
-        """As Visdom.line."""
-        known = any(past["win"] == options["win"] for past in self.history)
-        self.history.append(options)
+    def _draw(self, kind: str, options: dict) -> None:
+        known = any(past["win"] == options["win"] for _, past in self.history)
+        if kind == "image":  # the newest takes the place of those before
+            self.history = [past for past in self.history if past[1]["win"] != options["win"]]
+        self.history.append((kind, options))
         # a live client asks the server whether the window is there; in a recording the first line has to make it
         recorded = options if known or not self.vis.offline else {k: v for k, v in options.items() if k != "update"}
         try:
-            self.vis.line(**recorded)
+            getattr(self.vis, kind)(**recorded)
         except Exception as error:  # as above
             self._record(error)
+
+    def line(self, **options) -> None:
+        """As Visdom.line."""
+        self._draw("line", options)
+
+    def image(self, **options) -> None:
+        """As Visdom.image."""
+        self._draw("image", options)
+
+    def save(self) -> None:
+        """Lets the server write the run's windows to its disk, so that they outlive it; a recording is on the disk already."""
+        if not self.vis.offline:
+            try:
+                self.vis.save([self.env])
+            except Exception as error:  # as above
+                self._record(error)
 
 
 def plot_loss(vis, epoch: int, report: dict) -> None:
@@ -75,6 +100,29 @@ def plot_loss(vis, epoch: int, report: dict) -> None:
                  opts={"title": "BadPix 0.07 (%), validation scenes", "xlabel": "epoch"})
 
 
+def plot_predictions(vis, report: dict) -> None:
+    """Shows each validated scene's predicted disparity, in its own range, with that and the error in the caption.
+
+    Args:
+        vis: a `Dashboard` or a visdom.Visdom.
+        report: of `fit`.
+    """
+    tested = report["validation"]
+    for name, disp in tested["predictions"].items():
+        low, high = disp_limits(disp)
+        colours = matplotlib.colormaps[DISP_MAP]((disp - low) / (high - low), bytes=True)[..., :3]
+        zoom = max(1, -(-IMAGE_SIDE // max(disp.shape)))
+        vis.image(img=np.kron(colours.transpose(2, 0, 1), np.ones((1, zoom, zoom), np.uint8)), win=f"disparity {name}", opts={
+            "title": f"{name}, epoch {tested['epoch']}", "caption": f"{low:.2f} to {high:.2f} px/view, MSEx100 {100 * tested['scenes'][name]['mse']:.1f}"})
+
+
+def draw_report(board: Dashboard, report: dict) -> None:
+    """Adds one report of `fit` to the dashboard: the curves, and after a validation its pictures."""
+    plot_loss(board, report["epoch"], report)
+    plot_predictions(board, report)
+    board.save()
+
+
 def replay(recording: str | Path, server: str = "http://localhost", port: int = 9878) -> None:
     """Plays a recording back into a visdom server, and saves its environment there.
 
@@ -89,7 +137,26 @@ def replay(recording: str | Path, server: str = "http://localhost", port: int = 
     vis.save(vis.get_env_list())
 
 
-def start_server(port: int, env_path: str | Path) -> subprocess.Popen:
+def replay_new(log_dir: str | Path, env_path: str | Path, server: str, port: int) -> Iterator[Path]:
+    """Plays back the recordings of the runs in log_dir that are newer than what the server has saved of their runs, and yields each."""
+    for recording in sorted(Path(log_dir).glob("*/visdom.log")):
+        saved = Path(env_path) / f"{recording.parent.name}.json"
+        if not saved.exists() or saved.stat().st_mtime < recording.stat().st_mtime:
+            replay(recording, server, port)
+            yield recording
+
+
+START = """
+import sys
+from visdom.server import app, run_server
+if sys.argv[1]:
+    app.tornado_settings.update(static_path=sys.argv[1], template_path=sys.argv[1])
+del sys.argv[1]
+run_server.main()
+"""
+
+
+def start_server(port: int, env_path: str | Path, page: str | Path | None = None) -> subprocess.Popen:
     """Starts a visdom server on the loopback interface and waits until it answers.
 
     It is started past visdom's own download of its page, so that it starts without the internet too.
@@ -97,20 +164,43 @@ def start_server(port: int, env_path: str | Path) -> subprocess.Popen:
     Args:
         port: where it listens, on 127.0.0.1 only.
         env_path: folder of its saved environments; made if missing.
+        page: folder of a complete page, see `lfkit.visdom_page.make_page`; without it the server works, and its page is blank.
 
     Raises:
         RuntimeError: when it ends, or does not answer within 30 seconds.
     """
     Path(env_path).mkdir(parents=True, exist_ok=True)
-    start = "from visdom.server.run_server import main; main()"
-    server = subprocess.Popen([sys.executable, "-c", start, "-port", str(port), "-bind_local", "-env_path", str(env_path)],
-                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    server = subprocess.Popen([sys.executable, "-c", START, str(Path(page).resolve()) if page else "", "-port", str(port), "-bind_local",
+                               "-env_path", str(env_path)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + SERVER_SECONDS
     while time.monotonic() < deadline and server.poll() is None:
         try:
             Visdom(server="http://127.0.0.1", port=port, raise_exceptions=True, use_incoming_socket=False)
-            return server
+            if server.poll() is None:  # else another's answered, who has the port
+                return server
         except Exception:  # not up yet, whatever the reason
             time.sleep(0.2)
     server.terminate()
     raise RuntimeError(f"the visdom server on port {port} did not answer within {SERVER_SECONDS} s; is the port taken?")
+
+
+def run_dashboard(port: int, env_path: str | Path, log_dir: str | Path) -> None:
+    """Serves the dashboard on loopback until it is interrupted, with the recordings that runs in log_dir made while it was down.
+
+    Raises:
+        ValueError: when the port is taken.
+    """
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", port)) == 0:
+            raise ValueError(f"port {port} is taken, perhaps by another dashboard; pass another --port, and to train --visdom_port")
+    server = start_server(port, env_path, page_or_none(Path(env_path) / "page"))
+    try:
+        for recording in replay_new(log_dir, env_path, "http://127.0.0.1", port):
+            print(f"replayed {recording}")
+        print(f"http://127.0.0.1:{port}; train with --if_visdom 1 --visdom_port {port}; stop with Ctrl-C", flush=True)
+        server.wait()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        server.terminate()
+        server.wait()

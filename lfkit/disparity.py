@@ -90,19 +90,33 @@ def disp_expectation(distribution: torch.Tensor, max_disp: float = MAX_DISP, ste
     return torch.einsum("bdhw,d->bhw", distribution, levels)
 
 
-def nearest_peak(distribution: torch.Tensor, max_disp: float = MAX_DISP, step: float = STEP,
-                 threshold: float = 0.15) -> torch.Tensor:
-    """The disparity of the nearer peak: the foreground's, read from a two-peaked distribution.
+def disp_deviation(distribution: torch.Tensor, max_disp: float = MAX_DISP, step: float = STEP) -> torch.Tensor:
+    """The standard deviation of a distribution 'b d h w' about its mean, as 'b h w' in pixels per view step: how much it doubts.
+
+    >>> disp_deviation(get_disp_distribution(torch.full((1, 1, 1), 0.5))).item()
+    0.5
+    """
+    mean = disp_expectation(distribution, max_disp, step)
+    levels = disparity_levels(max_disp, step).to(distribution)[None, :, None, None]
+    return (distribution * (levels - mean[:, None]) ** 2).sum(1).clamp(min=0).sqrt()
+
+
+PEAK_MASS = 0.15  # least mass of a peak; two equal layers have 0.5 each, so that this leaves room for doubt
+
+
+def find_peaks(distribution: torch.Tensor, max_disp: float = MAX_DISP, step: float = STEP,
+               threshold: float = PEAK_MASS) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which levels are peaks, and the disparity of a peak at each level.
 
     A peak is a level with at least `threshold` of the mass in itself and its two neighbours, not lower than either neighbour;
     its disparity is the expectation over the three.
 
     Args:
         distribution: 'b d h w', sums to 1 over d.
-        threshold: least mass of a peak; two equal layers have 0.5 each, so that 0.15 leaves room for doubt.
+        threshold: least mass of a peak, from 0 to 1.
 
     Returns:
-        'b h w' in pixels per view step.
+        'b d h w' booleans; 'b d h w' disparities in pixels per view step, those of levels without mass being 0.
     """
     disp_expectation(distribution, max_disp, step)  # checks the shape
     levels = disparity_levels(max_disp, step).to(distribution)[None, :, None, None]
@@ -110,8 +124,23 @@ def nearest_peak(distribution: torch.Tensor, max_disp: float = MAX_DISP, step: f
     below, above = padded[:, :-2], padded[:, 2:]
     mass = below + distribution + above
     is_peak = (distribution >= below) & (distribution >= above) & (mass >= threshold)
+    moment = below * (levels - step) + distribution * levels + above * (levels + step)
+    return is_peak, moment / mass.clamp(min=1e-12)
+
+
+def nearest_peak(distribution: torch.Tensor, max_disp: float = MAX_DISP, step: float = STEP,
+                 threshold: float = PEAK_MASS) -> torch.Tensor:
+    """The disparity of the nearer peak: the foreground's, read from a two-peaked distribution.
+
+    Args:
+        distribution: 'b d h w', sums to 1 over d.
+        threshold: least mass of a peak, see `find_peaks`; where no level is one the highest counts.
+
+    Returns:
+        'b h w' in pixels per view step.
+    """
+    is_peak, disps = find_peaks(distribution, max_disp, step, threshold)
     order = torch.arange(distribution.shape[1], device=distribution.device)[None, :, None, None]
     index = torch.where(is_peak, order, -1).amax(1, keepdim=True)
     index = torch.where(index < 0, distribution.argmax(1, keepdim=True), index)
-    moment = below * (levels - step) + distribution * levels + above * (levels + step)
-    return (moment.gather(1, index) / mass.gather(1, index).clamp(min=1e-12))[:, 0]
+    return disps.gather(1, index)[:, 0]

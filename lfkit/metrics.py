@@ -1,11 +1,17 @@
-"""Errors of a disparity map."""
+"""Errors of a disparity map, of two layers, and of the distributions that they are read from."""
 
 import numpy as np
 import torch
 
+from lfkit.disparity import MAX_DISP, PEAK_MASS, STEP, find_peaks, get_disp_distribution, inside_levels
+
 BORDER = 11           # pixels left out at each side while training and validating: the note's crop
 BENCHMARK_BORDER = 15  # in tables: the HCI toolkit's, see Johannsen et al., CVPR Workshops 2017
 BAD_PIX = 0.07        # pixels per view step; the HCI benchmark's main threshold
+FINER_BAD_PIX = (0.03, 0.01)  # the benchmark's two others
+PEAK_REACH = 0.5      # parts of a step between a peak and a layer that it still stands for: nearer than to the next level
+LEAST_DENSITY = 1e-12  # of a truth that the distribution rules out; bounds its negative log-likelihood at 27.6 nats
+SPARSE_STEPS = 50     # points of a sparsification curve
 
 
 def _errors(pred, gt, border: int, mask) -> np.ndarray:
@@ -64,3 +70,139 @@ def compute_bad_pix(pred, gt, threshold: float = BAD_PIX, border: int = BORDER, 
     25.0
     """
     return float(100 * np.mean(np.abs(_errors(pred, gt, border, mask)) > threshold))
+
+
+def compute_quantile(pred, gt, percent: float = 25, border: int = BORDER, mask=None) -> float:
+    """100 times a percentile of the absolute disparity error; the benchmark's Q25 by default, how exact the good pixels are.
+
+    Args and Raises as in `compute_mse`; percent from 0 up to, not including, 100.
+
+    Returns:
+        100 * the error at place floor(n * percent / 100), counted from 0, of the n sorted ones, as the benchmark's toolkit has it: not interpolated.
+
+    Source: 4D Light Field Benchmark, evaluation toolkit, Quantile; Johannsen et al., CVPR Workshops 2017.
+
+    >>> compute_quantile(np.array([[0, 0.5], [0.25, 1]]), np.zeros((2, 2)), border=0)
+    25.0
+    """
+    if not 0 <= percent < 100:
+        raise ValueError(f"percent must lie in [0, 100): got {percent:g}")
+    errors = np.abs(_errors(pred, gt, border, mask)).ravel()
+    place = int(errors.size * percent / 100)
+    return float(100 * np.partition(errors, place)[place])
+
+
+def compute_scores(pred, gt, border: int = BENCHMARK_BORDER, mask=None) -> dict[str, float]:
+    """The benchmark's errors of one map: mse_x100, bad_pix (0.07), bad_pix_003, bad_pix_001 and q25.
+
+    Args and Raises as in `compute_mse`.
+    """
+    finer = {f"bad_pix_{100 * t:03.0f}": compute_bad_pix(pred, gt, t, border, mask) for t in FINER_BAD_PIX}
+    return {"mse_x100": 100 * compute_mse(pred, gt, border, mask), "bad_pix": compute_bad_pix(pred, gt, BAD_PIX, border, mask), **finer,
+            "q25": compute_quantile(pred, gt, 25, border, mask)}
+
+
+# two layers and their distributions
+
+def _levels_first(distribution, size: tuple, border: int) -> torch.Tensor:
+    """The inner part of a distribution 'd h w' as float64 '1 d h w'; ValueError when it is not of the maps' size."""
+    distribution = torch.as_tensor(distribution).detach().cpu().double()
+    if distribution.ndim != 3 or tuple(distribution.shape[1:]) != size:
+        raise ValueError(f"the distribution has shape {tuple(distribution.shape)}, the maps {size}; pass it as 'd h w', one scene at a time")
+    return distribution[None, :, border:size[0] - border, border:size[1] - border]
+
+
+def _inner(disp, border: int, mask) -> tuple[np.ndarray, np.ndarray]:
+    """The inner part of a map as float64, and which of its pixels count; errors are those of `_errors`."""
+    disp = _errors(disp, np.zeros(disp.shape), border, None)
+    chosen = np.ones(disp.shape, bool)
+    if mask is not None:
+        mask = np.asarray(mask)
+        chosen = mask[border:mask.shape[0] - border, border:mask.shape[1] - border].astype(bool)
+        if chosen.shape != disp.shape or not chosen.any():
+            raise ValueError(f"the mask, of shape {mask.shape}, leaves no pixel of the map inside the border of {border}; pass another mask or border")
+    return disp, chosen
+
+
+def compute_peaks(both, fg_disp, bg_disp, max_disp: float = MAX_DISP, step: float = STEP, border: int = BORDER, mask=None,
+                  threshold: float = PEAK_MASS) -> tuple[float, float]:
+    """How well the peaks of the two-peaked distribution stand for the two layers.
+
+    A peak (see `lfkit.disparity.find_peaks`) and a layer belong together when they are at most half a step apart.
+
+    Args:
+        both: depDistT of one scene, 'd h w', sums to 1 over d.
+        fg_disp, bg_disp: 'h w' truth, in pixels per view step; mask: 'h w' booleans, the pixels that count: such as the occluder's.
+        max_disp, step: the levels.
+        border: pixels left out at each side.
+        threshold: least mass of a peak.
+
+    Returns:
+        (recall, precision) in percent: of the layers, two a pixel, those with a peak; of the peaks, those at a layer (100 where there are none).
+
+    Raises:
+        ValueError: when shapes differ, or no pixel is left.
+    """
+    if np.shape(fg_disp) != np.shape(bg_disp):
+        raise ValueError(f"fg_disp and bg_disp differ in shape: {np.shape(fg_disp)} and {np.shape(bg_disp)}; pass both as 'h w'")
+    (front, chosen), (back, _) = (_inner(disp, border, mask) for disp in (fg_disp, bg_disp))
+    is_peak, disps = (x[0].numpy()[:, chosen] for x in find_peaks(_levels_first(both, np.shape(fg_disp), border), max_disp, step, threshold))
+    near = np.stack([np.abs(disps - layer[chosen]) <= PEAK_REACH * step + 1e-9 for layer in (front, back)])  # layer level pixel
+    found, right = (near & is_peak).any(1), near.any(0)[is_peak]
+    return float(100 * found.mean()), float(100 * right.mean()) if right.size else 100.0
+
+
+def compute_nll(distribution, gt, max_disp: float = MAX_DISP, step: float = STEP, border: int = BORDER, mask=None) -> float:
+    """Mean negative log-likelihood of the true disparity, in nats a pixel: low where the distribution is sharp and right.
+
+    Between two levels the density is linear, each level's mass being a hat of two steps' width, as in the targets; it integrates to 1.
+
+    Args:
+        distribution: depDistS of one scene, 'd h w', sums to 1 over d.
+        gt: 'h w' in pixels per view step; pixels outside the levels are left out.
+        max_disp, step: the levels.
+        border, mask: as in `compute_mse`.
+
+    Raises:
+        ValueError: when shapes differ, or no pixel is left.
+    """
+    truth, chosen = _inner(gt, border, mask)
+    probabilities = _levels_first(distribution, np.shape(gt), border)
+    chosen = chosen & inside_levels(truth, max_disp, step)
+    if not chosen.any():
+        raise ValueError(f"no true disparity lies within the levels, -{max_disp:g} to {max_disp:g}; pass the max_disp that the distribution has")
+    hats = get_disp_distribution(truth[None], max_disp, step).double()
+    if hats.shape != probabilities.shape:
+        raise ValueError(f"the distribution has {probabilities.shape[1]} levels, expected {hats.shape[1]}; pass the max_disp and step that it has")
+    density = (hats * probabilities).sum(1)[0].numpy()[chosen] / step
+    return float(-np.log(np.maximum(density, LEAST_DENSITY)).mean())
+
+
+def compute_sparsification(pred, gt, doubt, border: int = BORDER, mask=None, steps: int = SPARSE_STEPS) -> dict:
+    """How the mean absolute error falls as the most doubtful pixels are taken away, beside the best order of all: that of the errors.
+
+    Args:
+        pred, gt: 'h w' in pixels per view step.
+        doubt: 'h w', larger where the network trusts itself less, such as `lfkit.disparity.disp_deviation` of depDistS.
+        border, mask: as in `compute_mse`.
+        steps: points of the curve.
+
+    Returns:
+        removed: shares of the pixels taken away, 0, 1 / steps ...; error and oracle: mean absolute error of the rest, in pixels per view step, by
+        doubt and by the errors themselves; area: between both over removed, in parts of the whole error (0: the doubt is perfectly ordered).
+
+    Raises:
+        ValueError: as `compute_mse`, and when doubt is of another shape.
+
+    Source: Ilg et al., Uncertainty Estimates and Multi-Hypotheses Networks for Optical Flow, ECCV 2018 (AUSE).
+    """
+    if np.shape(doubt) != np.shape(gt):
+        raise ValueError(f"doubt has shape {tuple(np.shape(doubt))}, gt {tuple(np.shape(gt))}; pass both as 'h w'")
+    errors = np.abs(_errors(pred, gt, border, mask)).ravel()
+    doubts = _errors(doubt, np.zeros(np.shape(doubt)), border, mask).ravel()
+    removed = np.arange(steps) / steps
+    kept = np.maximum(np.ceil(errors.size * (1 - removed)).astype(int), 1)
+    means = lambda order: np.cumsum(errors[order])[kept - 1] / kept
+    curve, oracle = means(np.argsort(doubts, kind="stable")), means(np.argsort(errors, kind="stable"))
+    area = float(np.trapezoid(curve - oracle, removed) / errors.mean()) if errors.any() else 0.0
+    return {"removed": removed, "error": curve, "oracle": oracle, "area": area}

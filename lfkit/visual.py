@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from lfkit.disparity import disparity_levels
 from lfkit.lightfield import as_byte, as_float
 from lfkit.model import DeoccNet, ViewSweep
+from lfkit.see_through import compute_psnr, compute_ssim
 
 DISP_MAP = "viridis"   # even steps in lightness, readable without colour
 ERROR_MAP = "RdBu_r"   # signed, white at 0
@@ -129,14 +130,6 @@ def plot_refocus(lf: np.ndarray, disps: list[float]) -> Figure:
     return fig
 
 
-def slide_refocus(lf: np.ndarray, max_disp: float) -> None:
-    """A slider over the disparity in focus, for a notebook."""
-    from IPython.display import display
-    from ipywidgets import FloatSlider, interact  # a notebook has them; the command line does without
-    slider = FloatSlider(0.0, min=-max_disp, max=max_disp, step=0.1, description="disparity", continuous_update=False)
-    interact(lambda disp: display(plot_refocus(lf, [disp])), disp=slider)
-
-
 def plot_layers(centre: np.ndarray, gt_data: np.ndarray | None, fg_disp: np.ndarray, bg_disp: np.ndarray) -> Figure:
     """The centre view, the same without its occluders where that is known, and the disparities of both layers with one colour bar."""
     pictures = {"centre view": centre} | ({} if gt_data is None else {"without occluders (gt_data)": gt_data})
@@ -174,6 +167,28 @@ def plot_disparity(pred: np.ndarray, gt: np.ndarray, title: str = "", image: np.
     drawn = _image(axes[first + 2], pred - gt, "predicted - true", cmap=ERROR_MAP, vmin=-ERROR_LIMIT, vmax=ERROR_LIMIT)
     fig.colorbar(drawn, ax=axes[first + 2], label="error (px / view step)", extend="both")
     fig.suptitle(title, fontsize=11)
+    return fig
+
+
+def plot_see_through(centre: np.ndarray, image: np.ndarray, truth: np.ndarray | None = None, mask: np.ndarray | None = None,
+                     bg_disp: np.ndarray | None = None) -> Figure:
+    """The occluded centre view, what `see_through` makes of it, and the truth, each with its PSNR and SSIM inside the mask.
+
+    Args:
+        centre, image, truth: 'h w c', uint8 or float in [0, 1]; without truth there are no scores.
+        mask: 'h w' booleans, where the scores are taken; everywhere by default.
+        bg_disp: 'h w', the disparity that was used, drawn last where given.
+    """
+    pictures = {"centre view": centre, "seen through": image} | ({} if truth is None else {"truth, without the occluder": truth})
+    fig, axes = _panels(len(pictures) + (bg_disp is not None), widths=[1] * len(pictures) + [1.2] * (bg_disp is not None))
+    where = None if mask is None or not mask.any() else mask
+    for ax, (title, picture) in zip(axes, pictures.items()):
+        if truth is not None and picture is not truth:
+            title += f": {compute_psnr(as_float(picture), as_float(truth), where):.1f} dB, SSIM {compute_ssim(as_float(picture), as_float(truth), where):.2f}"
+        _image(ax, as_float(picture), title)
+    if bg_disp is not None:
+        low, high = disp_limits(bg_disp)
+        fig.colorbar(_image(axes[-1], bg_disp, "background's disparity", cmap=DISP_MAP, vmin=low, vmax=high), ax=axes[-1], label=DISP_LABEL)
     return fig
 
 

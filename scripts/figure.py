@@ -1,10 +1,11 @@
-"""Draws one scene's prediction beside the truth: python scripts/figure.py SCENE OUT.png [--weights FILE]."""
+"""Draws what the centre view sees, what is seen through its occluder, and the truth: python scripts/figure.py SCENE OUT.png [--weights FILE]."""
 
 import argparse
 
 import lfkit
 from lfkit.checkpoint import WEIGHTS
-from lfkit.visual import plot_disparity
+from lfkit.see_through import see_through
+from lfkit.visual import plot_disparity, plot_see_through
 
 
 def main() -> None:
@@ -12,11 +13,18 @@ def main() -> None:
     parser.add_argument("scene")
     parser.add_argument("out")
     parser.add_argument("--weights", default=str(WEIGHTS))
+    parser.add_argument("--what", default="pictures", choices=("pictures", "disparity"), help="the pictures, or the predicted and the true disparity")
     args = parser.parse_args()
     device = lfkit.choose_device()
     scene, (model, _) = lfkit.load_scene(args.scene), lfkit.load_model(args.weights, device)
-    disp = lfkit.predict_scene(scene.middle(model.views_num).lf, model, device, max_length=160)[2].numpy()
-    plot_disparity(disp, scene.bg_disp, scene.name, scene.centre).savefig(args.out)
+    both, _, depth_map = lfkit.predict_scene(scene.middle(model.views_num).lf, model, device, max_length=160)
+    disp, fg_disp = depth_map.numpy(), lfkit.nearest_peak(both[None], model.max_disp, model.step)[0].numpy()
+    if args.what == "disparity":
+        figure = plot_disparity(disp, scene.bg_disp, scene.name, scene.centre)
+    else:
+        image, _ = see_through(scene.lf, disp, fg_disp)
+        figure = plot_see_through(scene.centre, image, scene.gt_data, scene.mask, disp)
+    figure.savefig(args.out)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,13 @@ import json
 import logging
 import socket
 
+import matplotlib
+import numpy as np
 import pytest
 from visdom import Visdom
 
 from lfkit import plot_loss
-from lfkit.dashboard import Dashboard, replay, start_server
+from lfkit.dashboard import Dashboard, draw_report, plot_predictions, replay, replay_new, run_dashboard, start_server
 
 REPORT = {"train": {"loss": 3.0, "loss1": 1.0, "loss2": 1.5, "loss3": 0.5, "mse": 0.02}, "validation": {"epoch": 0, "mse": 0.03, "bad_pix": 40.0}}
 
@@ -90,3 +92,42 @@ def test_a_server_that_dies_in_between(tmp_path, caplog):
 def test_no_recording(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such recording"):
         replay(tmp_path / "none.log")
+
+
+PREDICTED = {"validation": {"epoch": 2, "scenes": {"s": {"mse": 0.5}}, "predictions": {"s": np.arange(12.0).reshape(3, 4)}}}
+
+
+def test_a_prediction_is_a_picture_with_its_range():
+    shown = []
+    vis = type("Vis", (), {"image": lambda self, **options: shown.append(options)})()
+    plot_predictions(vis, PREDICTED)
+    (image,) = shown
+    assert image["win"] == "disparity s" and image["img"].dtype == np.uint8 and image["img"].shape == (3, 3 * 64, 4 * 64)
+    assert "epoch 2" in image["opts"]["title"] and image["opts"]["caption"] == "0.00 to 11.00 px/view, MSEx100 50.0"
+    colour = 255 * np.array(matplotlib.colormaps["viridis"](1.0)[:3])
+    assert np.allclose(image["img"][:, -1, -1], colour, atol=1)  # the largest disparity has the last colour
+
+
+def test_curves_and_pictures_outlive_the_server(tmp_path):
+    port = free_port()
+    process = start_server(port, tmp_path / "env")
+    board = Dashboard("kept", "http://127.0.0.1", port, tmp_path / "run" / "visdom.log")
+    draw_report(board, REPORT | {"epoch": 1, "validation": REPORT["validation"] | PREDICTED["validation"] | {"mse": 0.03}})
+    process.terminate()
+    process.wait(10)
+    kept = json.loads((tmp_path / "env" / "kept.json").read_text())["jsons"]
+    assert {"loss", "mse", "bad_pix", "disparity s"} <= set(kept)
+    for epoch in (2, 3):  # nobody answers now
+        draw_report(board, REPORT | {"epoch": epoch, "validation": REPORT["validation"] | PREDICTED["validation"]})
+    lines = [json.loads(line) for line in (tmp_path / "run" / "visdom.log").read_text().splitlines()]
+    assert sum(entry.get("win") == "loss" for _, entry in lines) == 3  # from the first epoch on
+    process = start_server(port, tmp_path / "env2")
+    assert [path.parent.name for path in replay_new(tmp_path, tmp_path / "env2", "http://127.0.0.1", port)] == ["run"]
+    assert len(window(port, "kept", "loss")["content"]["data"][0]["y"]) == 3 and "src" in window(port, "kept", "disparity s")["content"]
+    process.terminate()
+    process.wait(10)
+
+
+def test_a_taken_port_is_named(server, tmp_path):
+    with pytest.raises(ValueError, match=f"port {server} is taken, perhaps by another dashboard; pass another --port"):
+        run_dashboard(server, tmp_path, tmp_path)

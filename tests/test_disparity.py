@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from lfkit import disp_expectation, disparity_levels, get_disp_distribution, inside_levels, nearest_peak
+from lfkit.disparity import disp_deviation, find_peaks
 
 
 def test_nine_levels_by_default():
@@ -64,3 +65,14 @@ def test_nearest_peak_of_one_and_of_noise():
     one[:, 8] += 0.05  # less than a peak needs
     assert nearest_peak(one).item() == pytest.approx(-1.3, abs=1e-5)
     assert torch.isfinite(nearest_peak(torch.full((1, 9, 1, 1), 1 / 9))).all()
+
+
+def test_the_deviation_of_two_equal_layers_is_half_their_distance():
+    both = (get_disp_distribution(torch.full((1, 2, 2), 3.0)) + get_disp_distribution(torch.full((1, 2, 2), -1.0))) / 2
+    assert torch.allclose(disp_deviation(both), torch.full((1, 2, 2), 2.0))
+
+
+def test_every_peak_has_its_place():
+    both = (get_disp_distribution(torch.full((1, 1, 1), 3.0)) + get_disp_distribution(torch.full((1, 1, 1), -0.75))) / 2
+    is_peak, disps = find_peaks(both)
+    assert disps[is_peak].tolist() == pytest.approx([-0.75, 3.0])

@@ -58,6 +58,43 @@ def test_validate_prints_and_writes_the_table(trained, tmp_path, capsys):
     assert "border 4" in printed and "mean" in printed and scenes[1].stem in printed
 
 
+def test_several_weights_stand_side_by_side(trained, tmp_path, capsys):
+    root, _, weights = trained
+    scenes = sorted((root / "d" / "LFs").glob("*.npy"))[:2]
+    last = weights.parent / "model_state" / "model_last.pkl"
+    files = [str(tmp_path / "t" / f"t{suffix}") for suffix in (".txt", ".md", ".csv", ".tex")]
+    argv = ["validate", *map(str, scenes), "--border", "4", "--device", "cpu", "--table", *files, "--json", str(tmp_path / "t.json")]
+    assert main([*argv, "--weights", str(weights), str(last)]) == 0
+    printed, table = capsys.readouterr().out, json.loads((tmp_path / "t.json").read_text())
+    assert "model_best" in printed and "model_last" in printed and "seconds" in printed and printed == (tmp_path / "t" / "t.txt").read_text()
+    lines = (tmp_path / "t" / "t.csv").read_text().splitlines()
+    assert lines[0] == "error,scene,model_best,model_last" and lines[1].split(",")[2:] == [repr(model["scenes"][0]["mse_x100"]) for model in table]
+    assert "**" in (tmp_path / "t" / "t.md").read_text() and r"\textbf" in (tmp_path / "t" / "t.tex").read_text()
+    assert {"nll", "ause", "q25", "bad_pix_003", "fg_bad_pix"} <= set(table[0]["scenes"][0])
+    assert main([*argv[:2], "--border", "4", "--errors", "q25", "--weights", str(weights), "--device", "cpu"]) == 0
+    assert "Q25 (px / 100)" in capsys.readouterr().out
+    assert main([*argv[:2], "--table", "t.xls"]) == 2 and "must end in .txt" in capsys.readouterr().err
+
+
+def test_the_benchmarks_submission(trained, tmp_path, capsys):
+    lfkit.save_scene(lfkit.Scene("cotton", np.zeros((3, 3, 512, 512, 3), np.uint8)), tmp_path / "hci" / "training", "hci")
+    argv = ["export-hci", str(tmp_path / "hci"), "--out", str(tmp_path / "out"), "--weights", str(trained[2]), "--device", "cpu", "--test_length", "512"]
+    assert main(argv) == 0
+    printed = capsys.readouterr().out
+    assert "1 of the benchmark's 12 scenes" in printed and "missing backgammon: no disp_maps/backgammon.pfm" in printed and "missing cotton" not in printed
+    assert read_pfm(tmp_path / "out" / "disp_maps" / "cotton.pfm").shape == (512, 512)
+    assert float((tmp_path / "out" / "runtimes" / "cotton.txt").read_text()) > 0
+
+
+def test_the_report_of_a_run_is_one_page(trained, tmp_path, capsys):
+    run = trained[2].parent
+    assert main(["report", str(run), "--out", str(tmp_path / "deep" / "r.html")]) == 0
+    page = (tmp_path / "deep" / "r.html").read_text()
+    assert capsys.readouterr().out.strip() == str(tmp_path / "deep" / "r.html")
+    assert run.name in page and "2 epochs trained" in page and "--patch_size" in page and ">24<" in page
+    assert main(["report", str(run)]) == 0 and (run / "report.html").read_text() == page
+
+
 def test_a_data_directory_stands_for_its_testing_list(trained, capsys):
     root, _, weights = trained
     assert main(["validate", str(root / "d"), "--weights", str(weights), "--border", "4", "--device", "cpu"]) == 0
@@ -80,6 +117,8 @@ def test_a_data_directory_stands_for_its_testing_list(trained, capsys):
     (["convert", "nowhere", "x", "--to", "npy"], "x: --to npy writes a file that ends in .npy; name another DST"),
     (["convert", "nowhere", "x.npy", "--layout", "mosaic"], "invalid choice: 'mosaic'"),
     (["predict", "nowhere", "--out", "x", "--picture_views", "2"], "must be a whole number from 3"),
+    (["report", "nowhere"], "nowhere: no run in it, it has no checkpoint; name a directory under --log_dir"),
+    (["export-hci", "nowhere", "--out", "x"], "nowhere: no such file or directory"),
     (["fly"], "invalid choice"),
     ([], "required"),
 ])
@@ -91,7 +130,7 @@ def test_a_users_mistake_is_one_sentence_and_status_2(argv, sentence, tmp_path, 
 
 
 def test_module_runs_and_help_exits_0():
-    for command in ("train", "validate", "predict", "convert", "synth"):
+    for command in ("train", "validate", "predict", "export-hci", "report", "convert", "synth"):
         assert subprocess.run([sys.executable, "-m", "lfkit", command, "--help"], capture_output=True, check=False).returncode == 0
     assert subprocess.run([sys.executable, "-m", "lfkit", "predict"], capture_output=True, check=False).returncode == 2
 

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from lfkit import compute_bad_pix, compute_mse
+from lfkit.metrics import compute_nll, compute_peaks, compute_quantile, compute_scores, compute_sparsification
 
 GT = np.zeros((3, 3))
 PRED = np.array([[0.0, 0.07, 0.08], [-0.08, 0.5, 0.0], [1.0, 0.0, 0.07]])
@@ -53,3 +54,79 @@ def test_bad_input(metric):
         metric(GT, GT, border=0, mask=np.zeros((3, 3)))
     with pytest.raises(ValueError, match="1 NaN pixels of 9"):
         metric(np.where(PRED == 0.5, np.nan, PRED), GT, border=0)
+
+
+def test_quantile_takes_the_toolkits_place():
+    # sorted |errors|: 0 0 0 .07 .07 .08 .08 .5 1; floor(9 * .25) = 2 -> 0; floor(9 * .5) = 4 -> .07 (an interpolated percentile agrees); floor(9 * .75) = 6
+    assert [compute_quantile(PRED, GT, p, border=0) for p in (25, 50, 75)] == pytest.approx([0, 7, 8])
+    four = np.array([[0.0, 1.0], [2.0, 3.0]])
+    assert compute_quantile(four, 0 * four, border=0) == 100  # place 1; an interpolated percentile would be 75
+    with pytest.raises(ValueError, match=r"percent must lie in \[0, 100\): got 100"):
+        compute_quantile(four, four, 100, border=0)
+
+
+def test_scores_by_hand():
+    # above .03: the two .07, the two .08, .5 and 1
+    assert compute_scores(PRED, GT, border=0) == pytest.approx(
+        {"mse_x100": 127.26 / 9, "bad_pix": 400 / 9, "bad_pix_003": 600 / 9, "bad_pix_001": 600 / 9, "q25": 0.0})
+    mask = np.zeros((3, 3), bool)
+    mask[1, :2] = True  # errors -.08 and .5
+    assert compute_scores(PRED, GT, 0, mask) == pytest.approx({"mse_x100": 12.82, "bad_pix": 100, "bad_pix_003": 100, "bad_pix_001": 100, "q25": 8})
+
+
+# levels -1, 0, 1; three pixels
+BOTH = np.array([[[0.5, 0.0, 0.2]], [[0.0, 1.0, 0.3]], [[0.5, 0.0, 0.5]]])
+
+
+def test_peaks_by_hand():
+    fg, bg = np.array([[1.0, 0.4, 1.0]]), np.array([[-1.0, -1.0, -1.0]])
+    # pixel 0: peaks at -1 and 1, both layers; pixel 1: one peak at 0, within half a step of the front at .4, the back is missed;
+    # pixel 2: one peak, at level 1, its disparity (.3 * 0 + .5 * 1) / .8 = .625, the front's 1 is .375 away; level 0 is lower than 1: the back is missed
+    recall, precision = compute_peaks(BOTH, fg, bg, 1, 1, border=0)
+    assert recall == pytest.approx(100 * 4 / 6) and precision == 100
+    # the front further away than half a step: pixel 1's peak stands for no layer
+    recall, precision = compute_peaks(BOTH, np.array([[1.0, 0.6, 1.0]]), bg, 1, 1, border=0)
+    assert recall == pytest.approx(100 * 3 / 6) and precision == 75
+    assert compute_peaks(BOTH, fg, bg, 1, 1, border=0, mask=np.array([[True, False, False]])) == (100, 100)
+    assert compute_peaks(BOTH / 10, fg, bg, 1, 1, border=0, mask=np.array([[True, False, False]])) == (0, 100)  # no peak has the mass
+
+
+def test_negative_log_likelihood_by_hand():
+    gt = np.array([[1.0, 0.25, -0.5]])
+    # densities: .5; 3/4 * 1 + 1/4 * 0; 1/2 * .2 + 1/2 * .3
+    assert compute_nll(BOTH, gt, 1, 1, border=0) == pytest.approx(-np.log([0.5, 0.75, 0.25]).mean())
+    assert compute_nll(BOTH, np.array([[1.0, 5.0, 7.0]]), 1, 1, border=0) == pytest.approx(-np.log(0.5))  # outside the levels
+    assert compute_nll(BOTH, np.array([[0.0, 0.0, 0.0]]), 1, 1, border=0, mask=np.array([[True, False, False]])) == pytest.approx(-np.log(1e-12))
+    with pytest.raises(ValueError, match="no true disparity lies within the levels, -1 to 1"):
+        compute_nll(BOTH, np.full((1, 3), 5.0), 1, 1, border=0)
+    with pytest.raises(ValueError, match="has 3 levels, expected 5"):
+        compute_nll(BOTH, gt, 1, 0.5, border=0)
+
+
+def test_the_likelihoods_density_integrates_to_1_whatever_the_step():
+    mass = np.array([0.0, 0.2, 0.5, 0.3, 0.0])[:, None, None]
+    truths = np.linspace(-1, 1, 4001)
+    densities = [np.exp(-compute_nll(mass, np.full((1, 1), t), 1, 0.5, border=0)) for t in truths[::40]]
+    assert np.trapezoid(densities, truths[::40]) == pytest.approx(1, abs=1e-3)
+
+
+def test_sparsification_by_hand():
+    gt, pred = np.zeros((1, 4)), np.array([[4.0, 3.0, 2.0, 1.0]])
+    perfect = compute_sparsification(pred, gt, pred, border=0, steps=4)
+    assert perfect["oracle"].tolist() == perfect["error"].tolist() == [2.5, 2.0, 1.5, 1.0] and perfect["area"] == 0
+    worst = compute_sparsification(pred, gt, -pred, border=0, steps=4)
+    assert worst["error"].tolist() == [2.5, 3.0, 3.5, 4.0] and worst["removed"].tolist() == [0, 0.25, 0.5, 0.75]
+    # differences 0, 1, 2, 3: trapezoids (.5 + 1.5 + 2.5) / 4, over the mean 2.5
+    assert worst["area"] == pytest.approx(4.5 / 4 / 2.5)
+    assert compute_sparsification(gt, gt, pred, border=0)["area"] == 0
+
+
+@pytest.mark.parametrize("call, sentence", [
+    (lambda: compute_peaks(BOTH, np.zeros((1, 3)), np.zeros((1, 2)), 1, 1, 0), r"fg_disp and bg_disp differ in shape: \(1, 3\) and \(1, 2\)"),
+    (lambda: compute_peaks(BOTH[:, :, :2], np.zeros((1, 3)), np.zeros((1, 3)), 1, 1, 0), r"the distribution has shape \(3, 1, 2\), the maps \(1, 3\)"),
+    (lambda: compute_nll(BOTH, np.zeros((1, 3)), 1, 1, 0, np.zeros((1, 3))), "leaves no pixel of the map"),
+    (lambda: compute_sparsification(GT, GT, np.zeros((2, 2)), 0), r"doubt has shape \(2, 2\), gt \(3, 3\)"),
+])
+def test_bad_layers(call, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        call()

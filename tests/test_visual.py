@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import lfkit
-from lfkit.visual import LiveCurves, disp_limits, plot_curves, plot_disparity, plot_distribution, plot_layers, plot_refocus, plot_views, refocus, save_disparity
+from lfkit.visual import LiveCurves, disp_limits, plot_curves, plot_disparity, plot_distribution, plot_layers, plot_refocus, plot_see_through, plot_views, refocus, save_disparity
 
 CURVES = {"train_loss": [3.0, 2.0], "train_metric": [1.0, 0.5], "test_metric": [2.0, 2.0]}
 
@@ -33,6 +33,15 @@ def test_views_and_the_epipolar_slice(scene):
 def test_layers(scene):
     shown = images(plot_layers(scene.centre, scene.gt_data, scene.fg_disp, scene.bg_disp))
     assert np.array_equal(shown[2].get_array(), scene.fg_disp) and shown[2].get_clim() == shown[3].get_clim()
+
+
+def test_seeing_through_names_its_scores(scene):
+    centre, truth = scene.centre / 255, scene.gt_data / 255
+    fig = plot_see_through(centre, truth.copy(), truth, scene.mask, scene.bg_disp)
+    titles = [ax.get_title() for ax in fig.axes if ax.images]
+    error = np.mean((centre - truth)[scene.mask] ** 2)
+    assert f": {-10 * np.log10(error):.1f} dB, SSIM 0." in titles[0] and ": inf dB, SSIM 1.00" in titles[1] and "dB" not in titles[2]
+    assert [ax.get_title() for ax in plot_see_through(centre, truth).axes] == ["centre view", "seen through"]
 
 
 def test_the_distribution_at_the_chosen_pixel():

@@ -1,0 +1,106 @@
+"""The HCI 4D Light Field Benchmark: the masks of its scenes, and a submission to it.
+
+Source: Honauer et al., A Dataset and Evaluation Methodology for Depth Estimation on 4D Light Fields, ACCV 2016; its evaluation toolkit's
+submission_validation and region_metrics.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lfkit.files import read_image, read_pfm, write_pfm
+from lfkit.lightfield import Scene, is_scene
+
+MASKS = {"discontinuities": "mask_discontinuities", "fine": "mask_fine", "planes": "mask_planes", "smooth": "mask_smooth_surfaces"}
+SCENES = ("backgammon", "dots", "pyramids", "stripes", "boxes", "cotton", "dino", "sideboard", "bedroom", "bicycle", "herbs", "origami")
+SIDE = 512  # pixels a side of the benchmark's views
+
+
+def read_hci_masks(folder: str | Path, size: tuple[int, int]) -> dict[str, np.ndarray]:
+    """The masks that lie beside an HCI scene's views.
+
+    Args:
+        folder: of the scene; anything else has none.
+        size: (h, w) of the views. A mask that is a whole multiple of it (*_highres.png) is read at every so-manieth pixel, from the middle.
+
+    Returns:
+        Of discontinuities, fine, planes and smooth those that are there, 'h w' booleans: where the file is not 0.
+
+    Raises:
+        ValueError: when a mask is of another size.
+    """
+    masks = {}
+    for name, stem in MASKS.items():
+        files = [f for f in (Path(folder) / f"{stem}_{resolution}.png" for resolution in ("lowres", "highres")) if f.exists()]
+        if not files:
+            continue
+        mask = read_image(files[0]).any(-1)
+        times = mask.shape[0] // size[0]
+        mask = mask[times // 2::times, times // 2::times] if times > 1 else mask
+        if mask.shape != tuple(size):
+            raise ValueError(f"{files[0]}: its {mask.shape[0]} x {mask.shape[1]} pixels do not fit views of {size[0]} x {size[1]}; take it away, or copy it again")
+        masks[name] = mask
+    return masks
+
+
+def find_benchmark_scenes(paths: Sequence[str | Path]) -> dict[str, Path]:
+    """The benchmark's scenes by name: each path is one, or holds them, or holds folders that do (stratified, training, test).
+
+    Raises:
+        FileNotFoundError: when a path is missing, or none of the twelve is there.
+    """
+    found = {}
+    for path in map(Path, paths):
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: no such file or directory")
+        for candidate in [path, *sorted(path.glob("*")), *sorted(path.glob("*/*"))] if path.is_dir() else [path]:
+            if candidate.stem in SCENES and is_scene(candidate):
+                found.setdefault(candidate.stem, candidate)
+    if not found:
+        raise FileNotFoundError(f"{', '.join(map(str, paths))}: none of the benchmark's scenes ({', '.join(SCENES)}); name the folder that holds them")
+    return {name: found[name] for name in SCENES if name in found}
+
+
+def export_scene(out: str | Path, scene: Scene, predict: Callable[[Scene], tuple[np.ndarray, float]], side: int = SIDE) -> None:
+    """Writes disp_maps/<scene>.pfm and runtimes/<scene>.txt.
+
+    Args:
+        out: the submission's folder.
+        scene: of the benchmark.
+        predict: gives the scene's disparity 'h w', pixels per view step, and the seconds that it took.
+        side: pixels a side that the benchmark wants.
+
+    Raises:
+        ValueError: when the views are of another size, or the disparity holds a NaN.
+    """
+    size = scene.lf.shape[2:4]
+    if size != (side, side):
+        raise ValueError(f"{scene.name}: the benchmark's views are {side} x {side} pixels, these are {size[0]} x {size[1]}; export the original scene")
+    disp, seconds = predict(scene)
+    if not np.isfinite(disp).all():
+        raise ValueError(f"{scene.name}: {int((~np.isfinite(disp)).sum())} pixels of the prediction are not finite; use other weights")
+    for folder in ("disp_maps", "runtimes"):
+        (Path(out) / folder).mkdir(parents=True, exist_ok=True)
+    write_pfm(Path(out) / "disp_maps" / f"{scene.name}.pfm", disp)
+    (Path(out) / "runtimes" / f"{scene.name}.txt").write_text(f"{seconds:.10f}", encoding="ascii")
+
+
+def check_submission(out: str | Path, side: int = SIDE) -> dict[str, str]:
+    """What the benchmark's validator would refuse, by scene: a file that is missing, a map of another size, a runtime that is no number."""
+    faults = {}
+    for name in SCENES:
+        disp, runtime = Path(out) / "disp_maps" / f"{name}.pfm", Path(out) / "runtimes" / f"{name}.txt"
+        missing = [str(file.relative_to(out)) for file in (disp, runtime) if not file.exists()]
+        if missing:
+            faults[name] = f"no {' and no '.join(missing)}"
+            continue
+        try:
+            size = read_pfm(disp).shape
+            float(runtime.read_text().split("\n")[0])
+        except ValueError as error:
+            faults[name] = str(error)
+            continue
+        if size != (side, side):
+            faults[name] = f"{disp.relative_to(out)} has {size[0]} x {size[1]} pixels, not {side} x {side}"
+    return faults

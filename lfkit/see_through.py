@@ -1,0 +1,161 @@
+"""The centre view without its occluder: geometry alone, from the disparities of both layers.
+
+A point of the background that the centre view has at p, with disparity d, is seen by view (u, v) at p + (c - u, c - v) d. That view's ray is free
+unless a surface with more disparity stands on it; the colours of the free rays make the pixel.
+"""
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+
+from lfkit.lightfield import as_float
+
+GAP = 0.5        # pixels per view step; a surface that much nearer than the background is in its way, one less near is its own slant or noise
+MARGIN = 1       # pixels around an occluder that are not trusted: its soft edge, and what bilinear reading mixes in
+SAME_COLOUR = 0.1  # parts of the full range; rays that far from the median saw something else
+CHUNK = 1 << 15  # pixels at a time: 81 rays of each take 32 MiB
+
+
+def occluder_cover(fg_disp: np.ndarray, bg_disp: np.ndarray, gap: float = GAP) -> np.ndarray:
+    """Where the two layers differ: the foreground more than gap (pixels per view step) nearer than the background, 'h w' booleans."""
+    if fg_disp.shape != bg_disp.shape:
+        raise ValueError(f"fg_disp and bg_disp differ in shape: {fg_disp.shape} and {bg_disp.shape}; pass both as 'h w'")
+    return np.asarray(fg_disp - bg_disp > gap)
+
+
+def _grown(surface: torch.Tensor, margin: int) -> torch.Tensor:
+    """The largest value within margin pixels, 'h w'."""
+    return F.max_pool2d(surface[None, None], 2 * margin + 1, 1, margin)[0, 0] if margin else surface
+
+
+def _surface_in_view(disp: torch.Tensor, du: int, dv: int, size: tuple[int, int], margin: int) -> torch.Tensor:
+    """The disparity of the nearest surface at each pixel of one view, 'h w', grown by margin; -inf where nothing is known.
+
+    disp is the centre view's, '(h + 2 pad) (w + 2 pad)', with -inf where there is no surface.
+    """
+    pad = (disp.shape[0] - size[0]) // 2
+    y, x = torch.nonzero(disp > -math.inf, as_tuple=True)
+    values = disp[y, x]
+    row, col = (y - pad + du * values).round().long(), (x - pad + dv * values).round().long()
+    seen = (row >= 0) & (row < size[0]) & (col >= 0) & (col < size[1])
+    out = torch.full((size[0] * size[1],), -math.inf)
+    out.scatter_reduce_(0, (row * size[1] + col)[seen], values[seen], "amax")
+    return _grown(out.reshape(size), max(margin, 1))  # by one at least: closes the cracks of surfaces that a view sees stretched
+
+
+def _views_surfaces(layers: list[torch.Tensor], views_num: int, margin: int) -> torch.Tensor:
+    """For every view the nearest of the layers, '(u v) h w'; beyond the sides they go on as at their edge."""
+    size, c = tuple(layers[0].shape), views_num // 2
+    pad = max(math.ceil(c * float(layer[layer > -math.inf].abs().max())) + 1 for layer in layers if (layer > -math.inf).any())
+    padded = [F.pad(layer[None, None], (pad,) * 4, mode="replicate")[0, 0] for layer in layers]
+    return torch.stack([torch.stack([_surface_in_view(layer, c - u, c - v, size, margin) for layer in padded]).amax(0)
+                        for u in range(views_num) for v in range(views_num)])
+
+
+def _gather_rays(views: torch.Tensor, surfaces: torch.Tensor, y: torch.Tensor, x: torch.Tensor, disp: torch.Tensor,
+                 gap: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """The colours 'n p c' that n views have for p points, and which of those rays are free, 'n p'."""
+    n, (h, w) = len(views), views.shape[-2:]
+    side = math.isqrt(n)
+    offset = side // 2 - torch.arange(side, dtype=torch.float32)
+    du, dv = (axis.reshape(-1, 1) for axis in torch.meshgrid(offset, offset, indexing="ij"))
+    row, col = y + du * disp, x + dv * disp
+    inside = (row >= 0) & (row <= h - 1) & (col >= 0) & (col <= w - 1)
+    grid = torch.stack([(2 * col + 1) / w - 1, (2 * row + 1) / h - 1], -1)[:, None]
+    colours = F.grid_sample(views, grid, padding_mode="border", align_corners=False)[:, :, 0]
+    near_y, near_x = row.round().long().clamp(0, h - 1), col.round().long().clamp(0, w - 1)
+    in_the_way = surfaces[torch.arange(n)[:, None], near_y, near_x]
+    return rearrange(colours, "n c p -> n p c"), inside & (in_the_way <= disp + gap)
+
+
+def _robust_mean(colours: torch.Tensor, free: torch.Tensor) -> torch.Tensor:
+    """'p c': the mean of the free rays that are near their median in every channel; the median itself where none is."""
+    median = colours.masked_fill(~free[..., None], math.nan).nanmedian(0).values
+    alike = free & ((colours - median).abs() <= SAME_COLOUR).all(-1)
+    count = alike.sum(0)
+    mean = (colours * alike[..., None]).sum(0) / count.clamp(min=1)[:, None]
+    return torch.where((count > 0)[:, None], mean, median)
+
+
+def see_through(lf: np.ndarray, bg_disp: np.ndarray, fg_disp: np.ndarray, mask: np.ndarray | None = None, gap: float = GAP,
+                margin: int = MARGIN) -> tuple[np.ndarray, np.ndarray]:
+    """The centre view without its occluder.
+
+    Every pixel that the occluder covers is made from the rays of all views that reach the background there; the others stay the centre view's.
+
+    Args:
+        lf: 'u v h w c', uint8 or float in [0, 1].
+        bg_disp: 'h w', the background's disparity in pixels per view step, such as the network's depth_map.
+        fg_disp: 'h w', that of the first surface, such as `lfkit.nearest_peak` of its depDistT.
+        mask: 'h w' booleans, where the occluder covers the centre view; where fg_disp is more than gap over bg_disp by default.
+        gap: pixels per view step that a surface is nearer than what it hides.
+        margin: pixels around the occluder, in every view, that are not trusted.
+
+    Returns:
+        'h w c' float32 in [0, 1]; 'h w' int32, how many rays reach the background in each covered pixel (0: none, it is the median of all rays,
+        a guess), and 1 where the centre view itself does.
+
+    Raises:
+        ValueError: when the maps are not of the views' size, or hold a NaN.
+    """
+    size, views_num = tuple(lf.shape[2:4]), lf.shape[0]
+    for name, part in {"bg_disp": bg_disp, "fg_disp": fg_disp, "mask": mask}.items():
+        if part is not None and np.shape(part) != size:
+            raise ValueError(f"{name} has shape {np.shape(part)}, the views are {size}; pass one 'h w' map of the views' size")
+        if part is not None and not np.isfinite(part).all():
+            raise ValueError(f"{name} has {int((~np.isfinite(part)).sum())} NaN or infinite pixels of {np.size(part)}; fill them")
+    mask = occluder_cover(fg_disp, bg_disp, gap) if mask is None else np.asarray(mask, bool)
+    back, front, cover = (torch.from_numpy(np.array(part, np.float32)) for part in (bg_disp, fg_disp, mask))
+    out, rays = np.array(as_float(lf[views_num // 2, views_num // 2])), np.ones(size, np.int32)
+    if not mask.any():
+        return out, rays
+    surfaces = _views_surfaces([back, torch.where(cover > 0, front, -math.inf)], views_num, margin)
+    views = torch.from_numpy(as_float(rearrange(lf, "u v h w c -> (u v) c h w")))
+    ys, xs = torch.nonzero(_grown(cover, margin), as_tuple=True)
+    for y, x in zip(ys.split(CHUNK), xs.split(CHUNK)):
+        colours, free = _gather_rays(views, surfaces, y.float(), x.float(), back[y, x], gap)
+        count = free.sum(0)
+        out[y, x] = _robust_mean(colours, free | (count == 0)).numpy()
+        rays[y, x] = count.int().numpy()
+    return out, rays
+
+
+def compute_psnr(image: np.ndarray, truth: np.ndarray, mask: np.ndarray | None = None) -> float:
+    """Peak signal-to-noise ratio in dB, scikit-image's, of the pixels in the mask (all by default); infinite where the pictures are equal.
+
+    Args:
+        image, truth: 'h w c', uint8 or float in [0, 1].
+        mask: 'h w' booleans, the pixels that count.
+
+    Raises:
+        ValueError: when shapes differ, or the mask is empty.
+    """
+    from skimage.metrics import peak_signal_noise_ratio  # here and below: it brings scipy.stats along, which no other command should wait for
+    image, truth, mask = _pictures(image, truth, mask)
+    if np.array_equal(image[mask], truth[mask]):
+        return math.inf
+    return float(peak_signal_noise_ratio(truth[mask], image[mask], data_range=1))
+
+
+def compute_ssim(image: np.ndarray, truth: np.ndarray, mask: np.ndarray | None = None) -> float:
+    """Structural similarity, scikit-image's (windows of 7 x 7 pixels), as the mean of its map over the mask; 1 where the pictures are equal.
+
+    Args and Raises as in `compute_psnr`; sides of 7 pixels at least.
+    """
+    from skimage.metrics import structural_similarity
+    image, truth, mask = _pictures(image, truth, mask)
+    if min(truth.shape[:2]) < 7:
+        raise ValueError(f"pictures must be at least 7 pixels a side: got {truth.shape[0]} x {truth.shape[1]}")
+    return float(structural_similarity(truth, image, data_range=1, channel_axis=2, full=True)[1][mask].mean())
+
+
+def _pictures(image: np.ndarray, truth: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    if image.shape != truth.shape or image.ndim != 3:
+        raise ValueError(f"the pictures must be 'h w c' of one shape: got {image.shape} and {truth.shape}")
+    mask = np.ones(image.shape[:2], bool) if mask is None else np.asarray(mask, bool)
+    if mask.shape != image.shape[:2] or not mask.any():
+        raise ValueError(f"the mask must be 'h w' with a pixel in it: got shape {mask.shape} with {int(mask.sum())} pixels for {image.shape}")
+    return as_float(image).astype(np.float64), as_float(truth).astype(np.float64), mask

@@ -1,0 +1,89 @@
+import base64
+import json
+import re
+from html.parser import HTMLParser
+
+import imageio.v3 as iio
+import pytest
+
+import lfkit
+from lfkit.report import write_report
+
+
+@pytest.fixture(scope="module")
+def run(data_dir, tmp_path_factory):
+    """A run of two epochs that keeps its pictures."""
+    argv = ["--data_dir", str(data_dir), "--log_dir", str(tmp_path_factory.mktemp("log")), "--patch_size", "24", "--channels", "4", "--views_num", "3", "--epoch", "2",
+            "--val_every", "2", "--device", "cpu", "--save_image_every", "2", "--model_msg", "a<b"]
+    *_, last = lfkit.fit(lfkit.get_parser(argv))
+    return last
+
+
+class Reader(HTMLParser):
+    """The tags, the addresses that they point to, and the text."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.addresses, self.words = [], [], []
+
+    def handle_starttag(self, tag, attributes):
+        self.addresses += [value for name, value in attributes if name in ("src", "href")]
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def read(path):
+    page = Reader()
+    page.feed(path.read_text())
+    assert page.open == []
+    return page
+
+
+def test_one_page_with_everything_in_it(run, tmp_path):
+    page = read(write_report(run["log_path"], tmp_path / "r.html"))
+    assert page.addresses and all(address.startswith("data:image/png;base64,") for address in page.addresses)  # nothing is fetched
+    text = " ".join(page.words)
+    (name, scores), = run["validation"]["scenes"].items()
+    assert run["log_path"].name in text and "a<b" in text
+    assert f"{name} {100 * scores['mse']:.2f} {scores['bad_pix']:.2f}" in text
+    for heading in ("Curves", "Validation", "Pictures", "Arguments"):
+        assert heading in page.words
+    assert "--patch_size 24" in text
+    kept = run["log_path"] / "validation" / "epoch2"
+    pictures = [base64.b64decode(address.split(",")[1]) for address in page.addresses]
+    assert pictures[1:] == [(kept / f"{name}_{kind}.png").read_bytes() for kind in ("train", "pred", "gt")]
+    assert iio.imread(pictures[0]).shape[0] > 100  # the curves
+
+
+def test_curves_and_starts_of_the_runs_directory(run, tmp_path):
+    files = {"curves.csv": "epoch,train_loss,train_metric,test_metric\n0,3.0,0.5,0.5\n1,2.0,0.4,0.5\n2,1.0,0.3,0.5\n",
+             "environment.json": json.dumps([{"epoch": 0, "device": "cpu"}, {"epoch": 1, "device": "cuda:0"}])}
+    before = {name: (run["log_path"] / name).read_text() for name in files if (run["log_path"] / name).exists()}
+    for name, text in files.items():
+        (run["log_path"] / name).write_text(text)
+    text = " ".join(read(write_report(run["log_path"], tmp_path / "r.html")).words)
+    assert "3 epochs trained" in text and "device cpu cuda:0" in text
+    for name in files:
+        (run["log_path"] / name).unlink()
+        if name in before:
+            (run["log_path"] / name).write_text(before[name])
+
+
+def test_a_run_that_has_just_begun(args, tmp_path):
+    args.epoch, args.save_image_every = 0, 7
+    run = next(lfkit.fit(args))["log_path"]
+    for folder in (run / "validation").glob("epoch*"):
+        folder.rename(tmp_path / folder.name)
+    text = " ".join(read(write_report(run)).words)
+    assert "No epoch is trained yet." in text and re.search("No validation kept pictures; --save_image_every", text) and (run / "report.html").exists()
+
+
+def test_no_run(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no run in it, it has no checkpoint"):
+        write_report(tmp_path)
