@@ -17,7 +17,7 @@ def main() -> None:
     args = parser.parse_args()
     device = lfkit.choose_device()
     scene, (model, _) = lfkit.load_scene(args.scene), lfkit.load_model(args.weights, device)
-    both, _, depth_map = lfkit.predict_scene(scene.middle(model.views_num).lf, model, device, max_length=160)
+    both, _, depth_map = lfkit.predict_scene(scene.middle(model.views_num).lf, model, device)
     disp, fg_disp = depth_map.numpy(), lfkit.nearest_peak(both[None], model.max_disp, model.step)[0].numpy()
     if args.what == "disparity":
         figure = plot_disparity(disp, scene.bg_disp, scene.name, scene.centre)
