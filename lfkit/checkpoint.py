@@ -105,7 +105,7 @@ def restore(checkpoint: dict, path: str | Path, model: nn.Module, optimizer=None
         raise ValueError(f"{path}: is of another architecture, {len(differing)} of its tensors differ (first: {differing[0]}); it was trained with "
                          f"{', '.join(f'--{name} {value}' for name, value in saved.items())}: use the same flags, or the version of lfkit that saved it")
     if optimizer is not None and not checkpoint["optimizer_state_dict"]:
-        raise ValueError(f"{path}: holds weights without the optimizer's state, so that no run can go on from it; train by hand from lfkit.load_model")
+        raise ValueError(f"{path}: holds weights without the optimizer's state, so that no run can go on from it; start a new one with --start_from")
     if scheduler is not None and ("lr_lambdas" in checkpoint["scheduler_state_dict"]) != ("lr_lambdas" in scheduler.state_dict()):
         saved = {name: checkpoint["args"].get(name) for name in ("schedule", "warm_up")}
         raise ValueError(f"{path}: its learning rate followed another schedule; use its {', '.join(f'--{name} {value}' for name, value in saved.items())}")

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from lfkit import distributed
-from lfkit.checkpoint import (find_checkpoint, prune_checkpoints, random_states, read_checkpoint, restore, restore_random_states, save_checkpoint,
+from lfkit.checkpoint import (find_checkpoint, load_checkpoint, prune_checkpoints, random_states, read_checkpoint, restore, restore_random_states, save_checkpoint,
                               seed_all)
 from lfkit.dataset import DatasetLF, SyntheticLF, open_training, validation_scenes
 from lfkit.devices import choose_device
@@ -38,7 +38,7 @@ QUIET_SECONDS = 3  # progress bars wait so long before they show
 
 def build(args: Namespace, device: torch.device,
           steps: int | None = None) -> tuple[DeoccNet, torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """The network with Xavier weights, Adam over its trainable parameters, and the rate's scheduler: StepLR unless args say otherwise.
+    """The network with Xavier weights or those of args.start_from, Adam over its trainable parameters, and the rate's scheduler: StepLR unless args say otherwise.
 
     Args:
         args: the run's arguments.
@@ -48,6 +48,8 @@ def build(args: Namespace, device: torch.device,
     torch.manual_seed(args.seed)
     model = DeoccNet(args.channels, args.views_num, args.max_disp, args.step)
     model.apply(weights_init_xavier)
+    if args.start_from:
+        load_checkpoint(args.start_from, model)
     model.to(device)
     if args.channels_last:
         keep_channels_last(model)

@@ -10,7 +10,7 @@ import torch
 from lfkit.checkpoint import read_checkpoint
 from lfkit.files import write_whole
 
-PRIVATE = ("command", "data_dir", "log_dir", "mask_dir", "model_save_dir", "visdom_server", "device", "resume")
+PRIVATE = ("command", "data_dir", "log_dir", "mask_dir", "model_save_dir", "start_from", "visdom_server", "device", "resume")
 
 
 def main() -> None:

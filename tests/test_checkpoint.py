@@ -216,3 +216,15 @@ def test_random_states_come_back():
     assert draw() != first
     restore_random_states(states)
     assert draw() == first
+
+
+def test_a_new_run_starts_from_given_weights(args, tmp_path):
+    args.seed = 5
+    model, optimizer, scheduler = lfkit.build(args, torch.device("cpu"))
+    lfkit.save_checkpoint(args, 7, model, optimizer, scheduler, tmp_path / "given.pkl")
+    args.seed, args.start_from = 0, str(tmp_path / "given.pkl")
+    fresh, optimizer, _ = lfkit.build(args, torch.device("cpu"))
+    assert all(torch.equal(a, b) for a, b in zip(fresh.state_dict().values(), model.state_dict().values())) and not optimizer.state
+    args.channels = 8
+    with pytest.raises(ValueError, match="is of another architecture"):
+        lfkit.build(args, torch.device("cpu"))
