@@ -127,8 +127,7 @@ def test_a_budget_that_no_crop_fits_is_said(memory, caplog):
 
 
 @pytest.mark.parametrize("most", [1600, 700, 330])
-def test_out_of_memory_halves_what_is_left_and_says_so_once(most, caplog, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("lfkit"), "propagate", True)
+def test_out_of_memory_halves_what_is_left_and_says_so_once(most, caplog):
     x, sizes = torch.rand(2, 4, 70, 90, 3), []
     def model(crop):
         sizes.append(len(crop) // 2 * crop.shape[-2] * crop.shape[-1])
