@@ -1,10 +1,10 @@
 """Megapixels a second and peak memory of ways to run a network over a whole scene, in one run: same network, same weights, same scene.
 
     pip install -e ".[bench]"      # MONAI, for (c)
-    python benchmarks/inference.py [--size 512] [--sizes 256 512 1024] [--memory MIB] [--max_length 64] [--shave 16] [--device cpu] [--clock cpu]
+    python benchmarks/inference.py [--size 512] [--sizes 256 512 1024] [--memory MIB] [--max_length 64] [--shave 16] [--own_shave 16] [--device cpu] [--clock cpu]
 
 (a) the whole image in one pass, the limit; (b) the recipe's recursion: four overlapping corner crops, again while a side exceeds max_length;
-(c) MONAI's sliding_window_inference with the crops that (d) takes and their overlap; (d) lfkit.overlap_crop_forward with max_length and shave "auto"
+(c) MONAI's sliding_window_inference with the crops that (d) takes and their overlap; (d) lfkit.overlap_crop_forward with max_length and shave "auto" (or --own_shave, to compare at the shave of (b))
 and a quarter of (a)'s peak memory as its budget. Each way runs in a process of its own; its memory is counted from that of the process when network
 and scene are loaded. Then (d) with the same budget on other sizes.
 """
@@ -75,7 +75,7 @@ def make_way(args: argparse.Namespace, model, device: torch.device):
             both, background, disp = sliding_window_inference(x, crop, 1, predictor, overlap)
             return both, background, disp[:, 0]
         return run
-    return lambda lf: lfkit.overlap_crop_forward(lf[None], model, 1, "auto", "auto", memory=args.memory * MIB, device=device, progress=False)
+    return lambda lf: lfkit.overlap_crop_forward(lf[None], model, 1, "auto", args.own_shave or "auto", memory=args.memory * MIB, device=device, progress=False)
 
 
 def resident() -> float:
@@ -95,7 +95,7 @@ def measure(args: argparse.Namespace) -> dict:
     model.register_forward_pre_hook(lambda _, inputs: calls.append(tuple(inputs[0].shape)))
     with torch.inference_mode():
         start = now()
-        radius = lfkit.receptive_radius(model) if args.way == "d" else None
+        radius = args.own_shave or (lfkit.receptive_radius(model) if args.way == "d" else None)
         found = now() - start
         run = make_way(args, model, device)
         run(lf[:, :, :args.crop[0], :args.crop[1]])  # warms up; (d) also measures what a pixel needs
@@ -117,7 +117,7 @@ def run_way(args: argparse.Namespace, folder: str, way: str, size: int, **option
     if not scene.exists():
         write_scene(scene, size)
     values = {"way": way, "scene": scene, "out": Path(folder, f"{way}.npz"), "max_length": args.max_length, "shave": args.shave,
-              "device": args.device, "clock": args.clock} | options
+              "own_shave": args.own_shave, "device": args.device, "clock": args.clock} | options
     flags = [str(word) for name, value in values.items() for word in (f"--{name}", *(value if isinstance(value, (list, tuple)) else [value]))]
     done = subprocess.run([sys.executable, __file__, *flags], capture_output=True, text=True)
     if "No module named 'monai'" in done.stderr:
@@ -140,6 +140,7 @@ def main() -> None:
     parser.add_argument("--memory", type=float, default=None, help="budget of (d) in MiB; a quarter of (a)'s peak where not given")
     parser.add_argument("--max_length", type=int, default=64, help="of (b)")
     parser.add_argument("--shave", type=int, default=16, help="of (b)")
+    parser.add_argument("--own_shave", type=int, default=0, help="of (c) and (d); 0 for the network's receptive radius, which is exact")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu counts processor time alone, for a CPU that has other work too")
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
