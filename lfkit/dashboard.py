@@ -92,8 +92,9 @@ def plot_loss(vis, epoch: int, report: dict) -> None:
         names = ["loss", "loss1", "loss2", "loss3"]
         vis.line(X=[[epoch] * 4], Y=[[trained[name] for name in names]], win="loss", update="append",
                  opts={"title": "training loss", "xlabel": "epoch", "legend": ["total", "T (both layers)", "S (background)", "disparity"]})
+        # no legend here: with one, visdom drops what is appended to a named line
         vis.line(X=[epoch], Y=[100 * trained["mse"]], win="mse", name="training crops", update="append",
-                 opts={"title": "MSE x 100 (px²)", "xlabel": "epoch", "showlegend": True, "legend": ["training crops"]})
+                 opts={"title": "MSE x 100 (px²)", "xlabel": "epoch", "showlegend": True})
     if tested:
         vis.line(X=[tested["epoch"]], Y=[100 * tested["mse"]], win="mse", name="validation scenes", update="append")
         vis.line(X=[tested["epoch"]], Y=[tested["bad_pix"]], win="bad_pix", update="append",

@@ -55,6 +55,8 @@ def test_a_live_server_gets_the_curves(server, tmp_path):
         plot_loss(board, epoch, REPORT)
     data = window(server, "run", "loss")["content"]["data"]
     assert [trace["y"] for trace in data] == [[3.0, 3.0], [1.0, 1.0], [1.5, 1.5], [0.5, 0.5]] and data[0]["x"] == [1, 2]
+    mse = {trace["name"]: trace["y"] for trace in window(server, "run", "mse")["content"]["data"]}
+    assert mse == {"training crops": [2.0, 2.0], "validation scenes": [3.0, 3.0]}
     assert not (tmp_path / "visdom.log").exists()
 
 
