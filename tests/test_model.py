@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from lfkit import DeoccNet, get_parameter_number, weights_init_xavier
+from lfkit import DeoccNet, get_parameter_number, training_loss, weights_init_xavier
+from lfkit.losses import DistributionCrossEntropy
 from lfkit.model import ViewEvidence, ViewSweep, cubic_weights, look_closer
 
 
@@ -178,3 +179,13 @@ def test_cuda_agrees_with_the_cpu(model):
     with torch.inference_mode():
         ours, theirs = model(x), model.cuda()(x.cuda())
     assert torch.allclose(ours[0], theirs[0].cpu(), atol=1e-3) and torch.allclose(ours[1], theirs[1].cpu(), atol=1e-3)
+
+
+@pytest.mark.parametrize("disp", [-4.0, 4.0, 4.7])
+def test_gradients_at_the_ends_of_the_levels_are_finite(disp):
+    torch.manual_seed(0)
+    net, truth = DeoccNet(4, 3, 4, 1), torch.full((1, 16, 16), disp)
+    loss, _ = training_loss(net(torch.rand(1, 9, 3, 16, 16)), truth, truth, torch.nn.L1Loss(), DistributionCrossEntropy(),
+                            {"loss1_weight": 1.0, "loss2_weight": 1.0, "loss3_weight": 1.0}, 4, 1)
+    loss.backward()
+    assert all(torch.isfinite(p.grad).all() for p in net.parameters())

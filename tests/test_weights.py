@@ -1,6 +1,7 @@
 """The weights in the box."""
 
 import numpy as np
+import pytest
 import torch
 
 import lfkit
@@ -26,3 +27,26 @@ def test_they_have_learned_something_that_carries_to_scenes_never_trained_on():
         errors.append(np.abs(disp - scene.bg_disp)[11:-11, 11:-11][seen])
         sizes.append(np.abs(scene.bg_disp)[11:-11, 11:-11][seen])
     assert np.median(np.concatenate(errors)) < 0.3 * np.median(np.concatenate(sizes))
+
+
+@pytest.mark.parametrize("name, turn, back", [
+    ("transposed", lambda lf: lf.transpose(1, 0, 3, 2, 4), lambda disp: disp.T),
+    ("flipped", lambda lf: lf[::-1, :, ::-1], lambda disp: disp[::-1]),
+    ("turned", lambda lf: np.rot90(np.rot90(lf, axes=(0, 1)), axes=(2, 3)), lambda disp: np.rot90(disp, -1))])
+def test_the_result_follows_the_light_field(name, turn, back):
+    """Flip, transpose or turn views and pixels together, and so does the disparity."""
+    model, _ = lfkit.load_model()
+    lf = lfkit.synthesize(HELD_OUT, size=64).lf
+    straight, turned = (lfkit.predict_scene(np.ascontiguousarray(part), model, torch.device("cpu"))[2].numpy() for part in (lf, turn(lf)))
+    assert np.median(np.abs(back(turned) - straight)) < 0.05
+
+
+def test_half_precision_stays_finite_and_near():
+    model, _ = lfkit.load_model()
+    lf = lfkit.synthesize(HELD_OUT + 1, size=48).lf
+    x = torch.from_numpy(lf).float().div(255).reshape(1, 81, 48, 48, 3).permute(0, 1, 4, 2, 3)
+    with torch.inference_mode():
+        exact = model(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            half = model(x)
+    assert all(torch.isfinite(out).all() for out in half) and (half[2] - exact[2]).abs().median() < 0.05
