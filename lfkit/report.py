@@ -96,7 +96,7 @@ def write_report(run: str | Path, out: str | Path | None = None) -> Path:
     names = list(dict.fromkeys(name for start in starts for name in start))
     sections = {"Curves": _picture(_drawn(plot_curves({name: np.asarray(values) for name, values in curves.items()}))) if drawn else "<p>No epoch is trained yet.</p>",
                 "Validation": _validation(checkpoint.get("tested")), "Pictures": _pictures(run),
-                "Arguments": _table([], [[f"--{name}", value] for name, value in sorted(checkpoint["args"].items())])}
+                "Arguments": _table([], [[f"--{name}", str(value)] for name, value in sorted(checkpoint["args"].items())])}
     if starts:
         sections["Started"] = _table(["", *(f"start {k + 1}" for k in range(len(starts)))], [[name, *(start.get(name, "") for start in starts)] for name in names])
     title = html.escape(run.resolve().name)

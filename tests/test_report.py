@@ -61,6 +61,11 @@ def test_one_page_with_everything_in_it(run, tmp_path):
     assert iio.imread(pictures[0]).shape[0] > 100  # the curves
 
 
+def test_arguments_are_shown_to_the_last_digit(run, tmp_path):
+    words = read(write_report(run["log_path"], tmp_path / "page.html")).words
+    assert words[words.index("--lr") + 1] == "0.0001" and words[words.index("--gamma") + 1] == "0.1"
+
+
 def test_curves_and_starts_of_the_runs_directory(run, tmp_path):
     files = {"curves.csv": "epoch,train_loss,train_metric,test_metric\n0,3.0,0.5,0.5\n1,2.0,0.4,0.5\n2,1.0,0.3,0.5\n",
              "environment.json": json.dumps([{"epoch": 0, "device": "cpu"}, {"epoch": 1, "device": "cuda:0"}])}
