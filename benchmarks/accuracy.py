@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 import lfkit
 from lfkit.checkpoint import WEIGHTS
 from lfkit.dataset import HELD_OUT
+from lfkit.disparity import find_peaks
 from lfkit.inference import predict_scene
 from lfkit.lightfield import Scene, as_byte, as_float, load_scene
 from lfkit.occlusion import embed_occluders, occluder_supports
@@ -32,18 +33,11 @@ PEAK = 0.05    # least share of the mass in a peak and its two neighbours
 
 
 def both_peaks(both: np.ndarray, scene: Scene, max_disp: float, step: float, border: int = 15) -> float | None:
-    """Percent of the pixels with layers far apart at which both true disparities have a peak near them; None where there are none.
-
-    A peak is a level that is not lower than its neighbours, its disparity the expectation over the three.
-    """
+    """Percent of the pixels with layers far apart at which both true disparities have a peak (`find_peaks`) near them; None where there are none."""
     if scene.fg_disp is None:
         return None
-    levels = np.arange(len(both))[:, None, None] * step - max_disp
-    padded = np.pad(both, ((1, 1), (0, 0), (0, 0)))
-    below, above = padded[:-2], padded[2:]
-    mass = below + both + above
-    peak = (both >= below) & (both >= above) & (mass >= PEAK)
-    disp = np.where(peak, (below * (levels - step) + both * levels + above * (levels + step)) / np.maximum(mass, 1e-9), np.inf)
+    is_peak, disp = (part[0].numpy() for part in find_peaks(torch.from_numpy(both)[None], max_disp, step, PEAK))
+    disp = np.where(is_peak, disp, np.inf)
     found = [np.abs(disp - truth).min(0) <= NEAR for truth in (scene.fg_disp, scene.bg_disp)]
     apart = (scene.fg_disp - scene.bg_disp > APART * step) & (np.abs(scene.fg_disp) <= max_disp) & (np.abs(scene.bg_disp) <= max_disp)
     inner = (slice(border, -border), slice(border, -border))

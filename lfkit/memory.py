@@ -70,7 +70,7 @@ class PeakBytes(TorchDispatchMode):
 def kept_pages() -> Iterator[Callable[[], None]]:
     """Within it, glibc keeps freed memory for the next tensor in place of giving it back to the system and asking anew.
 
-    Every page that is asked for anew is cleared first, which takes a quarter of the time of a network's pass over a large crop. Yields a
+    Every page that is asked for anew is cleared first, which costs a network's pass over a large crop much time. Yields a
     function that gives back what is free, to be called between passes, as the heap would get ever more holes; on leaving all is given back.
     Does nothing without glibc.
     """
