@@ -87,7 +87,7 @@ def measure(args: argparse.Namespace) -> dict:
     """Seconds, peak memory in MiB, pixels computed, and what else the table says of one way; the outputs go to a file."""
     import lfkit
     device = lfkit.choose_device(args.device)
-    model, _ = lfkit.load_model(device=device)
+    model = lfkit.load_pretrained(device)
     lf = np.load(args.scene, mmap_mode="r")
     lf.max()  # its pages count as the scene's, whichever way reads them
     idle, calls, on_gpu = resident(), [], device.type == "cuda"

@@ -1,6 +1,6 @@
 """lfkit: see depth through things with light fields."""
 
-from lfkit.checkpoint import best_checkpoint, find_checkpoint, load_checkpoint, load_model, save_checkpoint
+from lfkit.checkpoint import best_checkpoint, find_checkpoint, load_checkpoint, load_model, load_pretrained, save_checkpoint
 from lfkit.config import PROFILES, get_parser
 from lfkit.dashboard import plot_loss
 from lfkit.dataset import DatasetLF
@@ -21,6 +21,6 @@ from lfkit.visual import save_validation_result
 __version__ = "0.1.0"
 __all__ = ["PROFILES", "DatasetLF", "DeoccNet", "Scene", "best_checkpoint", "build", "choose_device", "compute_bad_pix", "compute_mse", "disp_expectation",
            "disparity_levels", "find_checkpoint", "fit", "format_table", "get_disp_distribution", "get_parameter_number", "get_parser", "inside_levels",
-           "load_checkpoint", "load_model", "load_scene", "nearest_peak", "overlap_crop_forward", "plot_loss", "predict_scene",
+           "load_checkpoint", "load_model", "load_pretrained", "load_scene", "nearest_peak", "overlap_crop_forward", "plot_loss", "predict_scene",
            "receptive_radius", "save_checkpoint", "save_scene", "save_validation_result", "score_scene", "see_through", "synthesize", "train_epoch",
            "training_loss", "validation", "weights_init_xavier", "write_synthetic"]

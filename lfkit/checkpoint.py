@@ -149,6 +149,11 @@ def load_model(path: str | Path = WEIGHTS, device: torch.device | str = "cpu") -
     return model.to(device).eval(), checkpoint
 
 
+def load_pretrained(device: torch.device | str = "cpu") -> DeoccNet:
+    """The network with the weights that come with lfkit, in evaluation mode; `lfkit/weights/README.md` says how they were trained."""
+    return load_model(WEIGHTS, device)[0]
+
+
 def find_checkpoint(log_dir: str | Path, run: str = "*", skipped: list | None = None) -> Path | None:
     """The newest whole checkpoint of the runs under log_dir whose name matches, or None.
 

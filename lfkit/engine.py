@@ -25,7 +25,7 @@ from lfkit.devices import choose_device
 from lfkit.faults import Fault, explained, undisturbed
 from lfkit.inference import predict_scene
 from lfkit.lightfield import as_byte
-from lfkit.losses import CRITERIA, WEIGHT_NAMES, training_loss
+from lfkit.losses import CRITERIA, DISP_CRITERIA, WEIGHT_NAMES, training_loss
 from lfkit.metrics import BORDER, compute_bad_pix, compute_mse
 from lfkit.model import DeoccNet, weights_init_xavier
 from lfkit.optim import PRECISIONS, keep_channels_last, make_average, make_optimizer, make_scaler, make_scheduler
@@ -94,7 +94,8 @@ class Trainer:
         lf, _, _, fg_disp, bg_disp = (part.to(device, non_blocking=True) for part in batch)
         lf = lf.float() / 255 if lf.dtype == torch.uint8 else lf
         with torch.autocast(device.type, PRECISIONS[args.precision], enabled=args.precision != "float32"):
-            outputs = self.model(rearrange(lf, "b u v h w c -> b (u v) c h w"))
+            earlier = {"earlier": True} if isinstance(distributed.unwrap(self.model), DeoccNet) else {}
+            outputs = self.model(rearrange(lf, "b u v h w c -> b (u v) c h w"), **earlier)
         outputs = tuple(out.float() for out in outputs)
         loss, parts = training_loss(outputs, fg_disp, bg_disp, self.criterion, self.criterion1, self.weights, args.max_disp, args.step,
                                     args.hidden_weight)
@@ -395,7 +396,7 @@ def fit(args: Namespace, device: torch.device | None = None, on_report: Callable
         FileNotFoundError, ValueError: when a scene or the checkpoint to go on from is missing or unfit.
     """
     run = Run(args, device or choose_device(args.device))
-    criterion, criterion1 = CRITERIA["l1"](), CRITERIA[args.criterion1]()
+    criterion, criterion1 = DISP_CRITERIA[args.criterion](), CRITERIA[args.criterion1]()
     weights = {name: getattr(args, name) for name in WEIGHT_NAMES}
     if run.finished:
         logger.info("the run in %s has trained all of its %d epochs; raise --epoch to go on", run.log_path, args.epoch)

@@ -16,10 +16,24 @@ class DistributionCrossEntropy(nn.Module):
         return -(target * pred.clamp(min=1e-6).log()).sum(-1).mean()
 
 
+LOG_SCALE = 0.1  # pixels per view step from which on an error counts less than in proportion
+
+
+
+
+class LogError(nn.Module):
+    """The mean of s log(1 + |pred - target| / s), s = LOG_SCALE: as L1 for small errors, while gross ones, which no small step mends, don't drown them."""
+
+    def forward(self, pred: Tensor, target: Tensor) -> Tensor:
+        return LOG_SCALE * torch.log1p((pred - target).abs() / LOG_SCALE).mean()
+
+
+EARLIER_WEIGHT = 0.3  # of each earlier disparity map, in parts of the last one's
+DISP_CRITERIA = {"l1": nn.L1Loss, "log": LogError}
 CRITERIA = {"l1": nn.L1Loss, "ce": DistributionCrossEntropy}
 
 
-def training_loss(outputs: tuple[Tensor, Tensor, Tensor], fg_disp: Tensor, bg_disp: Tensor, criterion: nn.Module,
+def training_loss(outputs: tuple[Tensor, ...], fg_disp: Tensor, bg_disp: Tensor, criterion: nn.Module,
                   criterion1: nn.Module, weights: dict[str, float], max_disp: float, step: float,
                   hidden_weight: float = 0.0) -> tuple[Tensor, dict]:
     """The weighted sum of the losses on depDistT, depDistS and depth_map.
@@ -27,7 +41,7 @@ def training_loss(outputs: tuple[Tensor, Tensor, Tensor], fg_disp: Tensor, bg_di
     Pixels of which a layer lies outside the levels are left out of the terms that use that layer.
 
     Args:
-        outputs: depDistT and depDistS 'b d h w', depth_map 'b h w'.
+        outputs: depDistT and depDistS 'b d h w', depth_map 'b h w', and any number of earlier disparity maps 'b h w', which are trained too.
         fg_disp, bg_disp: 'b h w' in pixels per view step.
         criterion: on disparities (p,) and (p,).
         criterion1: on distributions 'p d' and 'p d'.
@@ -41,7 +55,7 @@ def training_loss(outputs: tuple[Tensor, Tensor, Tensor], fg_disp: Tensor, bg_di
     Raises:
         ValueError: when the shapes of outputs and truth differ, or a weight is missing.
     """
-    both, background, depth_map = outputs
+    both, background, depth_map, *earlier = outputs
     if not depth_map.shape == fg_disp.shape == bg_disp.shape:
         raise ValueError(f"depth_map, fg_disp and bg_disp differ in shape: {tuple(depth_map.shape)}, {tuple(fg_disp.shape)} "
                          f"and {tuple(bg_disp.shape)}; pass all as 'b h w'")
@@ -61,6 +75,7 @@ def training_loss(outputs: tuple[Tensor, Tensor, Tensor], fg_disp: Tensor, bg_di
     loss2 = term(criterion1, levels_last(background), levels_last(target_bg), valid_bg)
     loss3 = term(criterion, depth_map, bg_disp, valid_bg)
     loss = sum(weights[name] * value for name, value in zip(WEIGHT_NAMES, (loss1, loss2, loss3)))
+    loss = loss + EARLIER_WEIGHT * weights["loss3_weight"] * sum(term(criterion, disp, bg_disp, valid_bg) for disp in earlier)
     report = {"loss": loss, "loss1": loss1, "loss2": loss2, "loss3": loss3}
     report = {name: float(value.detach()) for name, value in report.items()}
     return loss, report | {"out_of_range": 100 * float((~valid_both).float().mean())}

@@ -18,8 +18,13 @@ LOG_CENTRE, LOG_SCALE = 6.0, 2.0  # log variances run from log(2e-5) = -11 to -2
 VOTE_WINDOW = 5        # side of the window over which plain votes are averaged, in pixels
 HEAD_GAIN = 0.2        # an untrained network's scores stay below the plain votes, about 1
 POOLING = 4     # crops agree with the whole image where they start at multiples of this
-CLOSE = (-0.6, -0.3, 0.0, 0.3, 0.6)  # the second look's candidates, in distances of two first ones: neighbours' reaches overlap
+REACH = 4       # pixels within which the second look takes its neighbours' least and greatest estimate for its own
+ASIDE = 0.6     # and how far beside the first estimate it looks, in distances of two first candidates
 CLOSE_GAIN = 3.0  # scores differ less between close candidates than between far ones
+BASELINES = (0.3, 0.15)  # how far apart the closer looks read the views to see them move, in distances of two first candidates
+WINDOWS = (1, 3, 7, 15, 31)  # sides over which a closer look gathers its normal equations, in pixels
+WIDE = 7        # from this side on, also the estimates themselves are gathered, not only what they are to be corrected by
+GRADIENT_FLOOR = 1e-6  # mean squared change of colour per disparity under which there is nothing to see move: noise of 0.001
 MIX_REACH = 2   # pixels between a pixel and the neighbours that are mixed into it
 OWN_WEIGHT = 4.0  # an untrained network keeps nine tenths of its own estimate
 SAME_COLOUR = 0.06  # blocks whose mean colours differ by much more show different things: a few times a sensor's noise
@@ -101,8 +106,8 @@ class ViewSweep:
             self.versions[fy, fx] = rearrange(self._moved(fy, fx), "(b n) c h w -> n b c h w", n=self.count).unbind(0)
         return self.versions[fy, fx]
 
-    def at(self, disp: float) -> torch.Tensor:
-        """The views shifted by one candidate, 'b (n c) h w'; what lies outside a view is 0."""
+    def at(self, disp: float, stride: int = 1) -> torch.Tensor:
+        """The views shifted by one candidate, 'b (n c) h w'; what lies outside a view is 0. A stride keeps each so many-th row and column."""
         centre = self.views_num // 2
         shifted = []
         for n in range(self.count):
@@ -111,7 +116,7 @@ class ViewSweep:
             y, x = math.floor(dy + 1e-6), math.floor(dx + 1e-6)
             view = self._version(round(dy - y, 6), round(dx - x, 6))[n]
             y, x = y + self.pad, x + self.pad
-            shifted.append(view[:, :, y:y + self.height, x:x + self.width])
+            shifted.append(view[:, :, y:y + self.height:stride, x:x + self.width:stride])
         return torch.cat(shifted, 1)
 
 
@@ -219,9 +224,36 @@ def look_closer(x: torch.Tensor, disp: torch.Tensor) -> tuple[torch.Tensor, torc
     return rearrange(views, "(b n) c h w -> b n c h w", n=n * n) * reach[:, :, None], reach
 
 
-def window_mean(x: torch.Tensor) -> torch.Tensor:
-    """'b f h w' averaged over a small window, as votes are."""
-    return F.avg_pool2d(x, VOTE_WINDOW, 1, VOTE_WINDOW // 2, count_include_pad=False)
+def window_mean(x: torch.Tensor, side: int = VOTE_WINDOW) -> torch.Tensor:
+    """'b f h w' averaged over a square window; at the image's sides over the part of it that lies inside."""
+    if side == 1:
+        return x
+    along = F.avg_pool2d(x, (1, side), 1, (0, side // 2), count_include_pad=False)
+    return F.avg_pool2d(along, (side, 1), 1, (side // 2, 0), count_include_pad=False)
+
+
+def normal_equations(before: torch.Tensor, after: torch.Tensor, apart: float, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What each pixel's views say about how far the disparity at which they were read is from the one at which they agree.
+
+    Least squares over the views of a pixel: colours move linearly with the disparity, and are to be one colour.
+
+    Args:
+        before, after: 'b n c h w', the views read at half of `apart` before and behind the disparity.
+        apart: in pixels per view step.
+        weights: 'b n h w', how far each view is believed to see the point.
+
+    Returns:
+        a and b, 'b 1 h w': the correction is b / a, and the sums of both over several pixels give their common one.
+
+    Source: Lucas and Kanade, IJCAI 1981, along the lines of a light field.
+    """
+    change, twice = after - before, after + before
+    total = reduce(weights, "b n h w -> b 1 h w", "sum").clamp(min=1e-6)
+    weighted = change * weights[:, :, None]
+    mean_change = reduce(weighted, "b n c h w -> b c h w", "sum") / total
+    mean_twice = reduce(twice * weights[:, :, None], "b n c h w -> b c h w", "sum") / total
+    over = lambda x, mean_x: reduce(weighted * x, "b n c h w -> b 1 h w", "sum") / total - reduce(mean_change * mean_x, "b c h w -> b 1 h w", "sum")
+    return over(change, mean_change).clamp(min=0) / (3 * apart**2), -over(twice, mean_twice) / (6 * apart)
 
 
 class ChannelNorm(nn.Module):
@@ -271,11 +303,44 @@ class ImageBlock(nn.Module):
         return x + self.second(F.relu(self.first(self.norm(x))))
 
 
-class SecondLook(nn.Module):
-    """Makes a disparity map precise from the evidence near it.
+class Hourglass(nn.Module):
+    """Features 'b f h w' of each pixel's surroundings, over full, half and quarter resolution, and a head of its own; h and w multiples of 4."""
 
-    An hourglass over pixels reads the evidence at a few candidates round the first estimate and gives each pixel a mean over them,
-    a correction, and weights with which its neighbours' estimates are mixed into its own.
+    def __init__(self, inputs: int, outputs: int, channels: int):
+        super().__init__()
+        full, half = (3 * channels + 3) // 4, 3 * channels // 2
+        self.features = full
+        self.read = nn.Conv2d(inputs, full, 1)
+        self.full_in = ImageBlock(full)
+        self.down_half = nn.Conv2d(full, half, 3, stride=2, padding=1)
+        self.half_in = ImageBlock(half)
+        self.down_quarter = nn.Conv2d(half, half, 3, stride=2, padding=1)
+        self.quarter = nn.Sequential(ImageBlock(half), ImageBlock(half), ImageBlock(half))
+        self.half_out = ImageBlock(half)
+        self.up_full = nn.Conv2d(half, full, 1)
+        self.full_out = nn.Sequential(ImageBlock(full), ChannelNorm(full))
+        self.head = nn.Conv2d(full, outputs, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        full = self.full_in(F.relu(self.read(x)))
+        half = self.half_in(self.down_half(full))
+        half = half + F.interpolate(self.quarter(self.down_quarter(half)), scale_factor=2, mode="nearest")
+        full = full + F.interpolate(self.up_full(self.half_out(half)), scale_factor=2, mode="bilinear", align_corners=False)
+        full = self.full_out(full)
+        return self.head(full).float(), full
+
+
+def mix(disp: torch.Tensor, mixing: torch.Tensor) -> torch.Tensor:
+    """'b h w' with each pixel's neighbours mixed into it; mixing 'b 9 h w' are scores, the middle one the pixel's own."""
+    around = F.unfold(F.pad(disp[:, None], [MIX_REACH] * 4, mode="replicate"), 3, dilation=MIX_REACH)
+    weights = torch.cat([mixing[:, :4], mixing[:, 4:5] + OWN_WEIGHT, mixing[:, 5:]], 1).softmax(1)
+    return reduce(weights * rearrange(around, "b k (h w) -> b k h w", h=disp.shape[-2]), "b k h w -> b h w", "sum")
+
+
+class SecondLook(nn.Module):
+    """Chooses for each pixel between its own first estimate, a little less and more, and the least and greatest of its neighbours'.
+
+    A first look blurs the edge between two surfaces; one of its neighbours' estimates is then the right one, and the views tell which.
 
     Args:
         votes: weights '1 f 1 1' of the evidence for a first guess.
@@ -283,44 +348,74 @@ class SecondLook(nn.Module):
         channels: width.
     """
 
+    CANDIDATES = 5
+
     def __init__(self, votes: torch.Tensor, context: int, channels: int):
         super().__init__()
-        features = votes.shape[1]
         self.vote_weights = nn.Parameter(votes)  # where training starts
-        self.read = nn.Conv2d(len(CLOSE) * features + context, channels, 1)
-        self.full_in = ImageBlock(channels)
-        self.down_half = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
-        self.half_in = ImageBlock(channels)
-        self.down_quarter = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
-        self.quarter = nn.Sequential(ImageBlock(channels), ImageBlock(channels), ImageBlock(channels))
-        self.half_out = ImageBlock(channels)
-        self.full_out = nn.Sequential(ImageBlock(channels), ChannelNorm(channels))
-        self.head = nn.Conv2d(channels, len(CLOSE) + 1 + 9, 3, padding=1)
+        self.hourglass = Hourglass(self.CANDIDATES * (votes.shape[1] + 1) + context, self.CANDIDATES + 1 + 9, channels)
 
-    def forward(self, evidence: list[torch.Tensor], context: torch.Tensor, disp: torch.Tensor, spacing: float) -> torch.Tensor:
-        """Evidence at each candidate and context, 'b f h w', and a first estimate 'b h w' to a better one 'b h w'; spacing is the first candidates'."""
+    @staticmethod
+    def candidates(disp: torch.Tensor, spacing: float) -> torch.Tensor:
+        """'b h w' to 'b k h w'."""
+        greatest = lambda x: F.max_pool2d(x[:, None], 2 * REACH + 1, 1, REACH)[:, 0]
+        return torch.stack([disp - ASIDE * spacing, disp, disp + ASIDE * spacing, -greatest(-disp), greatest(disp)], 1)
+
+    def forward(self, evidence: list[torch.Tensor], context: torch.Tensor, candidates: torch.Tensor, spacing: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Evidence at each candidate and context 'b f h w', and the candidates 'b k h w', to a better estimate 'b h w' and features."""
         votes = torch.cat([F.conv2d(window_mean(e), self.vote_weights) for e in evidence], 1)
-        full = self.full_in(F.relu(self.read(torch.cat([*evidence, context], 1))))
-        half = self.half_in(self.down_half(full))
-        half = half + F.interpolate(self.quarter(self.down_quarter(half)), scale_factor=2, mode="nearest")
-        full = full + F.interpolate(self.half_out(half), scale_factor=2, mode="bilinear", align_corners=False)
-        out = self.head(self.full_out(full)).float()
-        near, correction, mixing = out.split([len(CLOSE), 1, 9], 1)
-        close = torch.tensor(CLOSE, device=disp.device)
-        better = disp + spacing * (torch.einsum("bkhw,k->bhw", (near + votes).softmax(1), close) + HEAD_GAIN * correction[:, 0])
-        around = F.unfold(F.pad(better[:, None], [MIX_REACH] * 4, mode="replicate"), 3, dilation=MIX_REACH)
-        weights = torch.cat([mixing[:, :4], mixing[:, 4:5] + OWN_WEIGHT, mixing[:, 5:]], 1).softmax(1)
-        return reduce(weights * rearrange(around, "b k (h w) -> b k h w", h=disp.shape[-2]), "b k h w -> b h w", "sum")
+        beside = ((candidates - candidates[:, 1:2]) / spacing).detach().clamp(-4, 4)
+        out, features = self.hourglass(torch.cat([*evidence, beside, context], 1))
+        near, correction, mixing = (HEAD_GAIN * out).split([self.CANDIDATES, 1, 9], 1)
+        chosen = torch.einsum("bkhw,bkhw->bhw", (near + votes).softmax(1), candidates)
+        return mix(chosen + spacing * correction[:, 0], mixing), features
+
+
+class CloserLook(nn.Module):
+    """Makes a disparity map precise from how the colours change as the views are read a little before and behind it.
+
+    Each pixel's normal equations are summed over windows of several sides, which gives as many corrections; those of wide windows
+    also as a mean of the corrected estimates. An hourglass chooses among them: narrow ones near edges, wide ones where there is little
+    to see.
+
+    Args:
+        evidence, context: numbers of features.
+        channels: width.
+    """
+
+    def __init__(self, evidence: int, context: int, channels: int):
+        super().__init__()
+        self.choices = 1 + len(WINDOWS) + sum(side >= WIDE for side in WINDOWS)
+        self.hourglass = Hourglass(evidence + context + self.choices + len(WINDOWS), self.choices + 1 + 9, channels)
+
+    def forward(self, a: torch.Tensor, b: torch.Tensor, evidence: torch.Tensor, context: torch.Tensor, disp: torch.Tensor,
+                apart: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Normal equations 'b 1 h w', evidence and context 'b f h w' and an estimate 'b h w' to a better one and features."""
+        where, limit = disp.detach()[:, None], 2 * apart
+        changes, texture = [torch.zeros_like(a)], []
+        for side in WINDOWS:
+            parts = window_mean(torch.cat([a, b, a * where], 1), side)
+            below = parts[:, :1] + GRADIENT_FLOOR
+            texture.append((torch.log(below) + LOG_CENTRE) / LOG_SCALE)
+            changes.append((parts[:, 1:2] / below).clamp(-limit, limit))
+            if side >= WIDE:
+                changes.append((parts[:, 1:2] + parts[:, 2:3] + GRADIENT_FLOOR * where) / below - where)
+        changes = torch.cat(changes, 1)
+        out, features = self.hourglass(torch.cat([evidence, context, (changes / apart).clamp(-4, 4), *texture], 1))
+        choice, correction, mixing = (HEAD_GAIN * out).split([self.choices, 1, 9], 1)
+        better = disp + torch.einsum("bkhw,bkhw->bhw", choice.softmax(1), changes) + apart * correction[:, 0]
+        return mix(better, mixing), features
 
 
 class DeoccNet(nn.Module):
     """Two disparity distributions and the background's disparity map, from the views of a light field.
 
-    Two looks. First a plane sweep without a reference view: for each candidate disparity the views are shifted and compared among
-    themselves, so that the background votes also where the centre view sees the occluder; a small hourglass over candidates
-    and pixels gathers the votes into the distributions. The background's disparity is read near its peak alone, not as a mean
-    over the whole distribution, which would lie in mid-air between two peaks. Then the views are read again close to it, at
-    each pixel's own disparities, and an hourglass over pixels makes it precise.
+    Four looks, each closer than the one before. First a plane sweep without a reference view: for each candidate disparity the
+    views are shifted and compared among themselves, so that the background votes also where the centre view sees the occluder; a
+    small hourglass over candidates and pixels gathers the votes into the distributions. The background's disparity is read
+    near its peak alone, not as a mean over the whole distribution, which would lie in mid-air between two peaks. The second look
+    reads the views at each pixel's own estimate and its neighbours', and chooses, which makes edges sharp. The last two read them
+    just before and behind the estimate, and solve for where they agree.
 
     Args:
         channels: width; 32 for a laptop, 64 and more for a GPU.
@@ -345,23 +440,25 @@ class DeoccNet(nn.Module):
         nearness = (1 - (fine[:, None] - coarse[None]).abs() / step).clamp(min=0)
         self.register_buffer("to_coarse", nearness, persistent=False)
 
-        full, half, quarter = (channels + 1) // 2, channels, 3 * channels // 2
+        fine_c, middle, low = (channels + 1) // 2, channels, 3 * channels // 2
         self.evidence = ViewEvidence(views_num)
-        self.guide = nn.Sequential(nn.Conv2d(3, full, 3, padding=1), nn.ReLU(), nn.Conv2d(full, full, 3, padding=1))
-        self.match = nn.Conv2d(self.evidence.features, full, 1)
-        self.full_in = nn.Conv2d(full, full, 3, padding=1)
-        self.down_half = nn.Conv2d(full, half, 3, stride=2, padding=1)
-        self.half_in = nn.ModuleList(LevelBlock(half) for _ in range(2))
-        self.down_quarter = nn.Conv2d(half, quarter, 3, stride=2, padding=1)
-        self.quarter = nn.ModuleList(LevelBlock(quarter) for _ in range(3))
-        self.up_half = nn.Conv2d(quarter, half, 1)
-        self.half_out = nn.ModuleList(LevelBlock(half) for _ in range(2))
-        self.up_full = nn.Conv2d(half, full, 1)
-        self.full_norm, self.out_norm = ChannelNorm(full), ChannelNorm(full)
-        self.full_out = nn.Conv2d(full, full, 3, padding=1)
-        self.heads = nn.Conv2d(full, 3, 3, padding=1)
+        self.guide = nn.Sequential(nn.Conv2d(3, fine_c, 3, padding=1), nn.ReLU(), nn.Conv2d(fine_c, fine_c, 3, padding=1))
+        self.match = nn.Conv2d(self.evidence.features, fine_c, 1)
+        self.first_in = nn.Conv2d(fine_c, fine_c, 3, padding=1)
+        self.down_middle = nn.Conv2d(fine_c, middle, 3, stride=2, padding=1)
+        self.middle_in = nn.ModuleList(LevelBlock(middle) for _ in range(2))
+        self.down_low = nn.Conv2d(middle, low, 3, stride=2, padding=1)
+        self.low = nn.ModuleList(LevelBlock(low) for _ in range(3))
+        self.up_middle = nn.Conv2d(low, middle, 1)
+        self.middle_out = nn.ModuleList(LevelBlock(middle) for _ in range(2))
+        self.up_first = nn.Conv2d(middle, fine_c, 1)
+        self.first_norm, self.out_norm = ChannelNorm(fine_c), ChannelNorm(fine_c)
+        self.first_out = nn.Conv2d(fine_c, fine_c, 3, padding=1)
+        self.heads = nn.Conv2d(fine_c, 2, 3, padding=1)
         self.vote_weights = nn.Parameter(self.evidence.plain_votes())  # where training starts
-        self.second_look = SecondLook(CLOSE_GAIN * self.evidence.plain_votes()[1:], 2 * full + 4, 3 * channels // 2)
+        context = 3 * fine_c + 4
+        self.second_look = SecondLook(CLOSE_GAIN * self.evidence.plain_votes()[1:], context, channels)
+        self.closer_look = CloserLook(self.evidence.features, context + self.second_look.hourglass.features, channels)
 
     def check_input(self, x: torch.Tensor) -> None:
         """ValueError unless x is 'b n c h w' with n = views_num ** 2 views of three colours."""
@@ -380,38 +477,39 @@ class DeoccNet(nn.Module):
         return rearrange(torch.stack(volume, 1), "b d f h w -> (b d) f h w")
 
     def aggregate(self, volume: torch.Tensor, guide: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Votes gathered over pixels and candidates: '(b d) f h w' to '(b d) 3 h w' (two scores and an offset) and features '(b d) f h w'."""
+        """Votes gathered over pixels and candidates: '(b d) f h w' to '(b d) 2 h w' scores and features '(b d) f h w'."""
         d = len(self.fine_levels)
         through = lambda blocks, x: fold(lambda y, block: block(y, d), blocks, x)
         votes = F.conv2d(window_mean(volume), self.vote_weights)
         skip = F.relu(self.match(volume.contiguous(memory_format=torch.channels_last)))
-        skip = skip + F.relu(self.full_in(skip) + repeat(guide, "b f h w -> (b d) f h w", d=d))
-        half = through(self.half_in, self.down_half(skip))
-        low = through(self.quarter, self.down_quarter(half))
-        low = F.interpolate(self.up_half(low), scale_factor=2, mode="nearest")
-        up = self.up_full(through(self.half_out, half + low))
+        skip = skip + F.relu(self.first_in(skip) + repeat(guide, "b f h w -> (b d) f h w", d=d))
+        middle = through(self.middle_in, self.down_middle(skip))
+        low = through(self.low, self.down_low(middle))
+        low = F.interpolate(self.up_middle(low), scale_factor=2, mode="nearest")
+        up = self.up_first(through(self.middle_out, middle + low))
         up = F.interpolate(up, scale_factor=2, mode="bilinear", align_corners=False)
         full = skip + up
-        full = self.out_norm(full + F.relu(self.full_out(self.full_norm(full))))
-        out = HEAD_GAIN * self.heads(full)
-        return torch.cat([out[:, :2] + votes, out[:, 2:]], 1), full
+        full = self.out_norm(full + F.relu(self.first_out(self.first_norm(full))))
+        return HEAD_GAIN * self.heads(full) + votes, full
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def forward(self, x: torch.Tensor, earlier: bool = False) -> tuple[torch.Tensor, ...]:
         """Sees through the occluders of a batch of light fields.
 
         Args:
             x: 'b n c h w', n = (u v), c = RGB, float in [0, 1]; any h and w.
+            earlier: also give the disparity maps of the earlier looks, which training wants.
 
         Returns:
             depDistT 'b d h w' (occluder and background), depDistS 'b d h w' (background), both sum to 1 over d;
-            depth_map 'b h w', the background's disparity in pixels per view step.
+            depth_map 'b h w', the background's disparity in pixels per view step; after these, if asked for, the earlier looks' 'b h w'.
 
         Raises:
             ValueError: when x has another number of axes, views or colours.
         """
         seen = self.stages(x)
         both, background = (torch.einsum("bfhw,fd->bdhw", seen[name], self.to_coarse) for name in ("both", "background"))
-        return both, background, seen["depth_map"]
+        looks = tuple(seen[name] for name in ("first", "second", "third")) if earlier else ()
+        return both, background, seen["depth_map"], *looks
 
     def stages(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """What each stage sees, in the order in which it comes.
@@ -420,42 +518,56 @@ class DeoccNet(nn.Module):
             x: as in `forward`.
 
         Returns:
-            volume 'b d f h w', the evidence at each candidate of `fine_levels`; both and background 'b d h w', the distributions over these;
-            first 'b h w', the disparity after the first look; depth_map 'b h w', after the second.
+            volume 'b d f h w', the evidence at each candidate of `fine_levels`; both and background 'b d h w', the distributions over these; first, second and third 'b h w', the disparity after these looks; depth_map 'b h w', after the last.
         """
         self.check_input(x)
         b, h, w = len(x), *x.shape[-2:]
         x = F.pad(x, (0, -w % POOLING, 0, -h % POOLING, 0, 0), mode="replicate")
-        guide = self.guide(x[:, x.shape[1] // 2] - 0.5)
+        centre = x[:, x.shape[1] // 2]
+        guide = self.guide(centre - 0.5)
         volume = self.cost_volume(x)
         out, features = (rearrange(part, "(b d) k h w -> k b d h w", b=b) for part in self.aggregate(volume, guide))
-        out = out.float()
-        both, background = out[0].softmax(1), out[1].softmax(1)
-        first = self.local_expectation(background, torch.tanh(out[2]) * self.step / FINE)
-        depth_map = self.refine(x, first, both, background, features, guide)
-        seen = {"volume": rearrange(volume, "(b d) f h w -> b d f h w", b=b), "both": both, "background": background, "first": first, "depth_map": depth_map}
-        return {name: part[..., :h, :w] for name, part in seen.items()}
-
-    def refine(self, x: torch.Tensor, first: torch.Tensor, both: torch.Tensor, background: torch.Tensor, features: torch.Tensor,
-               guide: torch.Tensor) -> torch.Tensor:
-        """The second look: a first estimate 'b h w' to a precise one; features are 'f b d h w'."""
-        spacing, centre = self.step / FINE, x[:, x.shape[1] // 2]
-        where = first if x.requires_grad else first.detach()  # differentiating a view's reading is slow, and first learns from the sum
-        evidence = [self.evidence(*look_closer(x, where + k * spacing), centre) for k in CLOSE]
+        both, background = out.float().softmax(2)
+        first = self.local_expectation(background)
         peak = background.argmax(1, keepdim=True)
         at_peak = torch.stack([f.gather(1, peak)[:, 0] for f in features], 1)
-        moments = [torch.einsum("bdhw,d->bhw", p, self.fine_levels) - where for p in (both, background)]
-        summary = torch.stack([where, *moments, background.amax(1)], 1)
-        better = self.second_look(evidence, torch.cat([at_peak, guide, summary], 1), first, spacing)
-        return better.clamp(-self.max_disp - spacing, self.max_disp + spacing)
+        moments = [torch.einsum("bdhw,d->bhw", p, self.fine_levels) - first for p in (both, background)]
+        summary = torch.stack([first, *moments, background.amax(1)], 1).detach()
+        context = torch.cat([at_peak, reduce(features, "f b d h w -> b f h w", "mean"), guide, summary], 1)
+        second, third, depth_map = self.look_again(x, first, context)
+        seen = {"volume": rearrange(volume, "(b d) f h w -> b d f h w", b=b), "both": both, "background": background, "first": first, "second": second,
+                "third": third, "depth_map": depth_map}
+        return {name: part[..., :h, :w] for name, part in seen.items()}
 
-    def local_expectation(self, distribution: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
-        """The expectation over the candidates within one step of the peak, each moved by its offset."""
+    def look_again(self, x: torch.Tensor, first: torch.Tensor, context: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The second, third and fourth look: a first estimate 'b h w' to better ones. No gradient runs through where the views are read."""
+        spacing, centre = self.step / FINE, x[:, x.shape[1] // 2]
+        candidates = self.second_look.candidates(first, spacing)
+        evidence = [self.evidence(*look_closer(x, d.detach()), centre) for d in candidates.unbind(1)]
+        disp, features = self.second_look(evidence, context, candidates, spacing)
+        estimates = [disp]
+        for apart in BASELINES:
+            a, b, evidence = self.equations(x, disp.detach(), apart * spacing, centre)
+            disp, features = self.closer_look(a, b, evidence, torch.cat([context, features], 1), disp, apart * spacing)
+            estimates.append(disp)
+        limit = self.max_disp + spacing
+        return tuple(disp.clamp(-limit, limit) for disp in estimates)
+
+    def equations(self, x: torch.Tensor, disp: torch.Tensor, apart: float, centre: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Normal equations 'b 1 h w' and evidence 'b f h w' at a disparity 'b h w'."""
+        (before, reach), (after, reach_after) = look_closer(x, disp - apart / 2), look_closer(x, disp + apart / 2)
+        reach = reach & reach_after
+        evidence = self.evidence((before + after) / 2 * reach[:, :, None], reach, centre)
+        colour = evidence[:, -4:-1] + 0.5
+        unlike = reduce(((before + after) / 2 - colour[:, None]).square(), "b n c h w -> b n h w", "mean")
+        return *normal_equations(before, after, apart, reach * torch.exp(-unlike / (2 * SAME_COLOUR**2))), evidence
+
+    def local_expectation(self, distribution: torch.Tensor) -> torch.Tensor:
+        """The expectation over the candidates within one step of the peak, 'b d h w' to 'b h w'."""
         peak = distribution.argmax(1, keepdim=True)
         order = torch.arange(distribution.shape[1], device=peak.device)[None, :, None, None]
         near = distribution * ((order - peak).abs() <= FINE)
-        disp = self.fine_levels[None, :, None, None] + offset
-        return reduce(near * disp, "b d h w -> b h w", "sum") / reduce(near, "b d h w -> b h w", "sum")
+        return torch.einsum("bdhw,d->bhw", near, self.fine_levels) / reduce(near, "b d h w -> b h w", "sum")
 
 
 def weights_init_xavier(module: nn.Module) -> None:

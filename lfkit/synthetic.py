@@ -19,8 +19,10 @@ from skimage import data as pictures
 from lfkit.disparity import MAX_DISP
 from lfkit.lightfield import Scene
 
-SOLVER_STEPS = 4     # fixed-point steps after the exact solution for a plane; the slopes below make 4 leave under 1e-3 px
-MAX_SLOPE = 0.02     # steepest disparity slope in px per px; times the outermost view's offset of 4 it contracts by 0.08
+SOLVER_STEPS = 6     # fixed-point steps after the exact solution for a plane; the slopes below make 6 leave under 1e-3 px
+MAX_SLOPE = 0.02     # steepest disparity slope of a backdrop or an occluder, in px per px
+STEEP = 0.08         # of floors, walls and things; the HCI toolkit's and other rendered scenes have floors of 0.02 to 0.06
+WAVE_SLOPE = 0.03    # of each wave on a sheet; two of them, times the outermost view's offset of 4, contract by a third
 OVERSAMPLE = 2       # texture and support samples a pixel: reading them between samples then blurs no view more than another
 MIN_GAP = 0.6        # least disparity between an occluder and all behind it, in pixels per view step
 NEAREST = 0.97       # the nearest occluder, as a part of max_disp
@@ -197,8 +199,11 @@ TEXTURES = (_noise_texture, _noise_texture, _pattern_texture, _leaves_texture, _
 
 
 def make_texture(canvas: Canvas) -> torch.Tensor:
-    """A random texture 'c h w' in [0, 1]."""
+    """A random texture 'c h w' in [0, 1], two in five faint, as plaster, skin and sky are: down to half a grey level."""
     texture = canvas.choose(TEXTURES)(canvas)
+    if canvas.uniform(0, 1) < 0.4:
+        mean = texture.mean((1, 2), keepdim=True)
+        texture = mean + 10 ** canvas.uniform(-1.7, -0.3) * (texture - mean)
     light = 1 + canvas.uniform(0, 0.3) * canvas.noise(2.5)  # slow light and shade
     return (texture * light.clamp(0.3, 1.7)).clamp(0, 1)
 
@@ -290,8 +295,10 @@ OCCLUDERS = {"fence": fence, "bars": bars, "leaves": leaves, "branches": branche
 
 
 def _object_support(canvas: Canvas) -> torch.Tensor:
-    """A thing of the background: an ellipse, a box, a pile of both, or a few sticks."""
+    """A thing of the background: an ellipse, a box, a pile of both, a few sticks, an island or a cloud of leaves."""
     out = torch.full_like(canvas.y, -10.0)
+    if canvas.uniform(0, 1) < 0.15:
+        return canvas.choose([blobs, blobs, leaves])(canvas)
     if canvas.uniform(0, 1) < 0.15:
         for _ in range(canvas.choose(range(1, 5))):
             out = torch.maximum(out, _segment(canvas, _place(canvas), _place(canvas), canvas.uniform(0.8, 3.0), canvas.uniform(0.8, 3.0)))
@@ -315,16 +322,36 @@ def _sheet(canvas: Canvas, low: float, high: float, support: torch.Tensor, slant
     reach = canvas.size / 2 + canvas.margin
     slope = min(slant * MAX_SLOPE, 0.45 * half / reach)
     b, c = canvas.uniform(-slope, slope), canvas.uniform(-slope, slope)
-    waves = []
-    if canvas.uniform(0, 1) < wavy:
-        frequency = 2 * math.pi / canvas.uniform(0.5, 2.0) / canvas.size
-        turn = canvas.uniform(0, 2 * math.pi)
-        room = half - (abs(b) + abs(c)) * reach
-        amplitude = min(canvas.uniform(0, 1) * room, 0.5 * MAX_SLOPE / frequency)
-        waves.append((amplitude, frequency * math.sin(turn), frequency * math.cos(turn), canvas.uniform(0, 2 * math.pi)))
-    room = half - (abs(b) + abs(c)) * reach - sum(w[0] for w in waves)
+    room = half - (abs(b) + abs(c)) * reach
+    waves = _waves(canvas, room) if canvas.uniform(0, 1) < wavy else []
+    room -= sum(w[0] for w in waves)
     a = centre + canvas.uniform(-room, room) - (b + c) * (canvas.size - 1) / 2
     return Sheet((a, b, c), make_texture(canvas), support, waves, **options)
+
+
+def _waves(canvas: Canvas, room: float) -> list[tuple[float, float, float, float]]:
+    """One or two waves whose amplitudes sum to less than room."""
+    waves = []
+    for _ in range(canvas.choose([1, 2])):
+        frequency = 2 * math.pi / canvas.uniform(0.25, 2.0) / canvas.size
+        turn = canvas.uniform(0, 2 * math.pi)
+        amplitude = min(canvas.uniform(0, 0.5) * room, WAVE_SLOPE / frequency)
+        waves.append((amplitude, frequency * math.sin(turn), frequency * math.cos(turn), canvas.uniform(0, 2 * math.pi)))
+    return waves
+
+
+def _steep_sheet(canvas: Canvas, low: float, high: float, support: torch.Tensor, **options) -> Sheet:
+    """A sheet that may be as steep as a floor, cut off where its disparity leaves [low, high]."""
+    slope, turn = canvas.uniform(0, STEEP), canvas.uniform(0, 2 * math.pi)
+    if canvas.uniform(0, 1) < 0.7:  # floors and walls stand straight
+        turn = canvas.choose(range(4)) * math.pi / 2
+    b, c = slope * math.sin(turn), slope * math.cos(turn)
+    waves = _waves(canvas, (high - low) / 2) if canvas.uniform(0, 1) < 0.4 else []
+    y0, x0 = (canvas.uniform(0, canvas.size) for _ in range(2))
+    sheet = Sheet((canvas.uniform(low, high) - b * y0 - c * x0, b, c), make_texture(canvas), support, waves, **options)
+    disp = sheet.disp(canvas.y, canvas.x)
+    sheet.support = torch.minimum(support, _cover(torch.minimum(disp - low, high - disp) / (slope + WAVE_SLOPE * len(waves) + 1e-3)))
+    return sheet
 
 
 def _shine(canvas: Canvas) -> dict:
@@ -337,14 +364,18 @@ def _shine(canvas: Canvas) -> dict:
 
 
 def make_sheets(canvas: Canvas, max_disp: float, occluded: bool = True) -> list[Sheet]:
-    """A random scene: a backdrop, objects before it that may touch and cross, and occluders in front of all."""
+    """A random scene: a backdrop, a floor or wall that meets it, objects that may touch and cross, and occluders in front of all."""
     everywhere = torch.ones_like(canvas.y)
     split = canvas.uniform(0.0, 0.6) * max_disp if occluded else 0.95 * max_disp  # occluders in front, the rest behind
     far = canvas.uniform(-0.95 * max_disp, min(split - 1.5, 0.0))
     sheets = [_sheet(canvas, far, far + canvas.uniform(0.3, 1.0) * (split - far), everywhere, slant=1.0)]
+    if canvas.uniform(0, 1) < 0.5:
+        sheets.append(_steep_sheet(canvas, far, split, everywhere, **_shine(canvas)))
     for _ in range(canvas.choose(range(1, 8))):
         low = canvas.uniform(far, split - 0.3)
-        sheets.append(_sheet(canvas, low, min(low + canvas.uniform(0.05, 1.5), split), _object_support(canvas), 1.0, **_shine(canvas)))
+        make = canvas.choose([_sheet, _steep_sheet])
+        options = {"slant": 1.0} if make is _sheet else {}
+        sheets.append(make(canvas, low, min(low + canvas.uniform(0.05, 1.5), split), _object_support(canvas), **options, **_shine(canvas)))
     return sheets + (make_occluders(canvas, split + MIN_GAP, NEAREST * max_disp) if occluded else [])
 
 
@@ -428,7 +459,7 @@ def photograph(canvas: Canvas, lf: torch.Tensor, gt_data: torch.Tensor, noise: f
     shade = exposure * (1 - corner * (axis[:, None].square() + axis.square()) / 2)[..., None]
     gains = 1 + canvas.choose([0.0, canvas.uniform(0, JITTER)]) * torch.randn(lf.shape[:2], generator=canvas.generator)
     gains[len(lf) // 2, len(lf) // 2] = 1
-    sigma = noise if noise is not None else canvas.choose([0.0, canvas.uniform(0.0, 0.02)])
+    sigma = noise if noise is not None else canvas.choose([0.0, 0.025 * canvas.uniform(0, 1) ** 2])
     grain = torch.randn(lf.shape, generator=canvas.generator).to(canvas.device)
     lf, gt_data = (_blurred(image, blur) * shade for image in (lf, gt_data))
     return lf * gains.to(canvas.device)[..., None, None, None] + sigma * grain, gt_data
@@ -454,7 +485,7 @@ def synthesize(seed: int, size: int = 128, views_num: int = 9, max_disp: float =
         size: side of each view in pixels, at least 16.
         views_num: views a side, odd, at least 3.
         max_disp: no disparity of the centre view exceeds it, in pixels per view step.
-        occluded: with occluders or without; by default nine of ten scenes have some.
+        occluded: with occluders or without; by default four of five scenes have some.
         noise: standard deviation of the sensor noise, in parts of the full range; drawn by default.
         device: where it is rendered.
 
@@ -471,7 +502,7 @@ def synthesize(seed: int, size: int = 128, views_num: int = 9, max_disp: float =
     margin = math.ceil(views_num // 2 * max_disp) + 4
     canvas = Canvas(size, margin, generator, torch.device(device))
     if occluded is None:
-        occluded = canvas.uniform(0, 1) < 0.9
+        occluded = canvas.uniform(0, 1) < 0.8
     parts = render(canvas, make_sheets(canvas, max_disp, occluded), views_num)
     lf, gt_data = photograph(canvas, parts["lf"], parts["gt_data"], noise)
     to_byte = lambda image: (image.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()

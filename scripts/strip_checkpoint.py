@@ -1,6 +1,7 @@
 """Makes a checkpoint fit to publish: without the optimizer's state, which is twice its size, and without what names the machine it was trained on.
 
     python scripts/strip_checkpoint.py log/<run>/model_best.pkl weights.pkl
+    python scripts/strip_checkpoint.py A.pkl weights.pkl --mean_with B.pkl      # the mean of two runs that started from the same weights
 """
 
 import argparse
@@ -17,8 +18,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", metavar="CHECKPOINT")
     parser.add_argument("target", metavar="FILE")
+    parser.add_argument("--mean_with", metavar="CHECKPOINT", help="of a run that started from the same weights; their mean is kept")
     args = parser.parse_args()
     checkpoint = read_checkpoint(args.source)
+    if args.mean_with:
+        other = read_checkpoint(args.mean_with)["model_state_dict"]
+        checkpoint["model_state_dict"] = {name: (value + other[name]) / 2 for name, value in checkpoint["model_state_dict"].items()}
     kept = {name: checkpoint[name] for name in ("format", "architecture", "epoch", "model_state_dict") if name in checkpoint}
     kept |= {"args": {name: value for name, value in checkpoint["args"].items() if name not in PRIVATE},
              "optimizer_state_dict": {}, "scheduler_state_dict": {}}

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from lfkit import get_disp_distribution, training_loss
-from lfkit.losses import DistributionCrossEntropy
+from lfkit.losses import EARLIER_WEIGHT, DistributionCrossEntropy, LogError
 
 WEIGHTS = {"loss1_weight": 1.0, "loss2_weight": 10.0, "loss3_weight": 100.0}
 
@@ -74,3 +74,22 @@ def test_bad_input():
         training_loss(outputs, fg[:, :2], bg, nn.L1Loss(), nn.L1Loss(), WEIGHTS, 4, 1)
     with pytest.raises(ValueError, match="weights lacks loss2_weight"):
         training_loss(outputs, fg, bg, nn.L1Loss(), nn.L1Loss(), {"loss1_weight": 1, "loss3_weight": 1}, 4, 1)
+
+
+def test_earlier_maps_are_trained_beside_the_last():
+    outputs, fg, bg = setup(2.0, -1.0)
+    earlier = [torch.full((2, 3, 4), value, requires_grad=True) for value in (0.5, -3.0)]
+    alone, report = training_loss(outputs, fg, bg, nn.L1Loss(), nn.L1Loss(), WEIGHTS, 4, 1)
+    loss, _ = training_loss((*outputs, *earlier), fg, bg, nn.L1Loss(), nn.L1Loss(), WEIGHTS, 4, 1)
+    assert float(loss.detach()) == pytest.approx(float(alone.detach()) + 100 * EARLIER_WEIGHT * (1.5 + 2.0), rel=1e-5)
+    loss.backward()
+    assert (earlier[0].grad > 0).all() and (earlier[1].grad < 0).all()
+    assert report["loss3"] == pytest.approx(float((outputs[2] + 1).abs().mean().detach()), rel=1e-5)  # the last map's alone
+
+
+def test_the_logarithmic_error_by_hand():
+    pred, target = torch.tensor([0.0, 0.5, -2.0], requires_grad=True), torch.tensor([0.0, 0.4, 1.0])
+    loss = LogError()(pred, target)
+    assert float(loss.detach()) == pytest.approx(0.1 * (np.log(2) + np.log(31)) / 3, rel=1e-4)
+    loss.backward()
+    assert pred.grad[1] / -pred.grad[2] == pytest.approx(31 / 2, rel=1e-3)  # an error of 3 px pulls less than one of 0.1 px

@@ -3,7 +3,7 @@ import torch
 
 from lfkit import DeoccNet, get_parameter_number, training_loss, weights_init_xavier
 from lfkit.losses import DistributionCrossEntropy
-from lfkit.model import ViewEvidence, ViewSweep, cubic_weights, look_closer
+from lfkit.model import CloserLook, SecondLook, ViewEvidence, ViewSweep, cubic_weights, look_closer, mix, normal_equations, window_mean
 
 
 @pytest.mark.parametrize("views_num, size, max_disp, step", [(3, (17, 5), 4, 1), (5, (8, 8), 2, 0.5), (9, (1, 9), 4, 1), (7, (10, 13), 1, 1)])
@@ -106,12 +106,12 @@ def test_no_statistic_over_the_image():
     """A change in one corner leaves the other corner untouched."""
     torch.manual_seed(0)
     net = DeoccNet(4, 3, 1, 1).eval()
-    x = torch.rand(1, 9, 3, 160, 160)
+    x = torch.rand(1, 9, 3, 320, 320)
     changed = x.clone()
     changed[..., :4, :4] = 0
     with torch.inference_mode():
         for a, b in zip(net(x), net(changed)):
-            assert torch.equal(a[..., 120:, 120:], b[..., 120:, 120:]) and not torch.equal(a, b)
+            assert torch.equal(a[..., 280:, 280:], b[..., 280:, 280:]) and not torch.equal(a, b)
 
 
 def test_every_parameter_learns_and_gradients_are_finite():
@@ -129,10 +129,86 @@ def test_the_disparity_is_read_at_the_peak_not_between_two():
     net = DeoccNet(4)
     distribution = torch.zeros(1, 17, 1, 1)
     distribution[0, 2], distribution[0, 3], distribution[0, 14] = 0.3, 0.3, 0.4  # -3, -2.5 and +3
-    offset = torch.zeros_like(distribution)
-    assert net.local_expectation(distribution, offset).item() == pytest.approx(3.0)
+    assert net.local_expectation(distribution).item() == pytest.approx(3.0)
     distribution[0, 2] = 0.45
-    assert net.local_expectation(distribution, offset).item() == pytest.approx((0.45 * -3 + 0.3 * -2.5) / 0.75)
+    assert net.local_expectation(distribution).item() == pytest.approx((0.45 * -3 + 0.3 * -2.5) / 0.75)
+
+
+def plane(disp: float, size: int = 40, n: int = 5) -> torch.Tensor:
+    """A smooth picture at one disparity, 'b n c h w', written down from the definition of disparity."""
+    y, x = torch.meshgrid(torch.arange(float(size)), torch.arange(float(size)), indexing="ij")
+    views = []
+    for u in range(n):
+        for v in range(n):
+            i, j = y - (n // 2 - u) * disp, x - (n // 2 - v) * disp  # the centre's pixel that this view's pixel shows
+            views.append(torch.stack([torch.sin(0.4 * i + 0.2 * j), torch.cos(0.3 * j), torch.sin(0.25 * (i - j))]) * 0.3 + 0.5)
+    return torch.stack(views)[None]
+
+
+@pytest.mark.parametrize("off", [-0.05, 0.0, 0.05])
+def test_normal_equations_say_how_far_off_a_disparity_is(off):
+    net, disp = DeoccNet(4, 5), 0.37
+    x = plane(disp)
+    a, b, _ = net.equations(x, torch.full((1, 40, 40), disp - off), 0.15, x[:, 12])
+    correction = (b / a)[0, 0, 8:-8, 8:-8]
+    assert correction.median() == pytest.approx(off, abs=0.015)
+
+
+def test_normal_equations_against_least_squares():
+    """A straight line through each channel, common slope in the disparity, fitted by numpy's solver."""
+    import numpy as np
+    torch.manual_seed(0)
+    before, after, weights, apart = torch.rand(1, 7, 3, 1, 1), torch.rand(1, 7, 3, 1, 1), torch.rand(1, 7, 1, 1), 0.2
+    a, b = normal_equations(before, after, apart, weights)
+    colour, change, root = ((before + after) / 2)[0, :, :, 0, 0].numpy(), ((after - before) / apart)[0, :, :, 0, 0].numpy(), weights[0, :, 0, 0].numpy() ** 0.5
+    # colour + change * correction = one colour a channel: unknowns are the correction and three colours
+    rows = [np.concatenate([[change[n, c] * root[n]], -np.eye(3)[c] * root[n]]) for n in range(7) for c in range(3)]
+    values = [-colour[n, c] * root[n] for n in range(7) for c in range(3)]
+    expected = np.linalg.lstsq(np.array(rows), np.array(values), rcond=None)[0][0]
+    assert (b / a).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_hidden_views_have_no_say_in_the_normal_equations():
+    torch.manual_seed(0)
+    before, after, weights = torch.rand(1, 8, 3, 1, 1), torch.rand(1, 8, 3, 1, 1), torch.rand(1, 8, 1, 1)
+    weights[:, 5:] = 0
+    short = normal_equations(before[:, :5], after[:, :5], 0.1, weights[:, :5])
+    for ours, theirs in zip(normal_equations(before, after, 0.1, weights), short):
+        assert torch.allclose(ours, theirs, rtol=1e-4)
+
+
+def test_window_means_are_those_of_the_part_inside():
+    x = torch.rand(1, 2, 9, 7)
+    for side in (1, 3, 5):
+        ours, r = window_mean(x, side), side // 2
+        assert torch.allclose(ours[0, 1, 4, 3], x[0, 1, 4 - r:5 + r, 3 - r:4 + r].mean()) and torch.allclose(ours[0, 0, 0, 6], x[0, 0, :1 + r, 6 - r:].mean())
+
+
+def test_the_second_look_considers_what_its_neighbours_found():
+    disp = torch.zeros(1, 16, 16)
+    disp[..., 8:] = 2.0
+    less, own, more, least, greatest = SecondLook.candidates(disp, 0.5).unbind(1)
+    assert torch.equal(own, disp) and torch.allclose(less, disp - 0.3) and torch.allclose(more, disp + 0.3)
+    assert (least[..., :12] == 0).all() and (least[..., 12:] == 2).all() and (greatest[..., 4:] == 2).all() and (greatest[..., :4] == 0).all()
+
+
+def test_a_closer_look_at_rest_gathers_corrections_and_estimates():
+    """With a head of zeros every choice counts the same: no change, each window's correction and each wide window's mean estimate."""
+    look = CloserLook(1, 1, 8)
+    torch.nn.init.zeros_(look.hourglass.head.weight)
+    torch.nn.init.zeros_(look.hourglass.head.bias)
+    a, none = torch.full((1, 1, 40, 40), 0.5), torch.zeros(1, 1, 40, 40)
+    better, _ = look(a, a * 0.04, none, none, torch.full((1, 40, 40), 1.0), 0.1)
+    assert torch.allclose(better, torch.full_like(better, 1 + 0.04 * 8 / 9), atol=1e-5)  # 1 of the 9 choices is to stay
+
+
+def test_mixing_keeps_a_flat_map_and_takes_from_the_neighbour_it_is_told():
+    flat, scores = torch.full((1, 8, 8), 1.5), torch.randn(1, 9, 8, 8)
+    assert torch.allclose(mix(flat, scores), flat)
+    ramp = torch.arange(8.0).expand(1, 8, 8)
+    right = torch.full((1, 9, 8, 8), -30.0)
+    right[:, 5] = 30.0  # the middle row's last
+    assert torch.allclose(mix(ramp, right)[..., :6], ramp[..., :6] + 2)
 
 
 def test_the_stages_are_those_of_the_result():
@@ -140,8 +216,9 @@ def test_the_stages_are_those_of_the_result():
     net, x = DeoccNet(4, 3, 2, 1).eval(), torch.rand(2, 9, 3, 14, 11)
     with torch.inference_mode():
         seen, (both, background, depth_map) = net.stages(x), net(x)
-    assert seen["volume"].shape == (2, 9, net.evidence.features, 14, 11) and seen["first"].shape == (2, 14, 11)
+    assert seen["volume"].shape == (2, 9, net.evidence.features, 14, 11)
     assert torch.equal(seen["depth_map"], depth_map)
+    assert [part.shape for part in net(x, earlier=True)[3:]] == [(2, 14, 11)] * 3 and torch.equal(net(x, earlier=True)[4], seen["second"])
     assert torch.allclose(seen["both"][:, ::2] + 0.5 * torch.nn.functional.pad(seen["both"][:, 1::2], (0, 0, 0, 0, 0, 1))
                           + 0.5 * torch.nn.functional.pad(seen["both"][:, 1::2], (0, 0, 0, 0, 1, 0)), both, atol=1e-6)
     assert background.shape == (2, 5, 14, 11)
