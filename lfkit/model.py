@@ -232,14 +232,14 @@ def window_mean(x: torch.Tensor, side: int = VOTE_WINDOW) -> torch.Tensor:
     return F.avg_pool2d(along, (side, 1), 1, (side // 2, 0), count_include_pad=False)
 
 
-def normal_equations(before: torch.Tensor, after: torch.Tensor, apart: float, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def normal_equations(colour: torch.Tensor, change: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """What each pixel's views say about how far the disparity at which they were read is from the one at which they agree.
 
     Least squares over the views of a pixel: colours move linearly with the disparity, and are to be one colour.
 
     Args:
-        before, after: 'b n c h w', the views read at half of `apart` before and behind the disparity.
-        apart: in pixels per view step.
+        colour: 'b n c h w', from any origin; a near one loses fewest digits.
+        change: 'b n c h w', of the colours per pixel of disparity.
         weights: 'b n h w', how far each view is believed to see the point.
 
     Returns:
@@ -247,13 +247,12 @@ def normal_equations(before: torch.Tensor, after: torch.Tensor, apart: float, we
 
     Source: Lucas and Kanade, IJCAI 1981, along the lines of a light field.
     """
-    change, twice = after - before, after + before
     total = reduce(weights, "b n h w -> b 1 h w", "sum").clamp(min=1e-6)
     weighted = change * weights[:, :, None]
     mean_change = reduce(weighted, "b n c h w -> b c h w", "sum") / total
-    mean_twice = reduce(twice * weights[:, :, None], "b n c h w -> b c h w", "sum") / total
+    mean_colour = reduce(colour * weights[:, :, None], "b n c h w -> b c h w", "sum") / total
     over = lambda x, mean_x: reduce(weighted * x, "b n c h w -> b 1 h w", "sum") / total - reduce(mean_change * mean_x, "b c h w -> b 1 h w", "sum")
-    return over(change, mean_change).clamp(min=0) / (3 * apart**2), -over(twice, mean_twice) / (6 * apart)
+    return over(change, mean_change).clamp(min=0) / 3, -over(colour, mean_colour) / 3
 
 
 class ChannelNorm(nn.Module):
@@ -361,10 +360,11 @@ class SecondLook(nn.Module):
         greatest = lambda x: F.max_pool2d(x[:, None], 2 * REACH + 1, 1, REACH)[:, 0]
         return torch.stack([disp - ASIDE * spacing, disp, disp + ASIDE * spacing, -greatest(-disp), greatest(disp)], 1)
 
-    def forward(self, evidence: list[torch.Tensor], context: torch.Tensor, candidates: torch.Tensor, spacing: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Evidence at each candidate and context 'b f h w', and the candidates 'b k h w', to a better estimate 'b h w' and features."""
+    def forward(self, evidence: list[torch.Tensor], context: torch.Tensor, candidates: torch.Tensor, where: torch.Tensor,
+                spacing: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Evidence at each candidate and context 'b f h w', candidates 'b k h w' and the same as places to read at, to a better estimate 'b h w' and features."""
         votes = torch.cat([F.conv2d(window_mean(e), self.vote_weights) for e in evidence], 1)
-        beside = ((candidates - candidates[:, 1:2]) / spacing).detach().clamp(-4, 4)
+        beside = ((where - where[:, 1:2]) / spacing).clamp(-4, 4)
         out, features = self.hourglass(torch.cat([*evidence, beside, context], 1))
         near, correction, mixing = (HEAD_GAIN * out).split([self.CANDIDATES, 1, 9], 1)
         chosen = torch.einsum("bkhw,bkhw->bhw", (near + votes).softmax(1), candidates)
@@ -389,9 +389,9 @@ class CloserLook(nn.Module):
         self.hourglass = Hourglass(evidence + context + self.choices + len(WINDOWS), self.choices + 1 + 9, channels)
 
     def forward(self, a: torch.Tensor, b: torch.Tensor, evidence: torch.Tensor, context: torch.Tensor, disp: torch.Tensor,
-                apart: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Normal equations 'b 1 h w', evidence and context 'b f h w' and an estimate 'b h w' to a better one and features."""
-        where, limit = disp.detach()[:, None], 2 * apart
+                where: torch.Tensor, apart: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Normal equations 'b 1 h w', evidence and context 'b f h w' an estimate 'b h w' and the same as the place read at, to a better one and features."""
+        where, limit = where[:, None], 2 * apart
         changes, texture = [torch.zeros_like(a)], []
         for side in WINDOWS:
             parts = window_mean(torch.cat([a, b, a * where], 1), side)
@@ -532,7 +532,8 @@ class DeoccNet(nn.Module):
         peak = background.argmax(1, keepdim=True)
         at_peak = torch.stack([f.gather(1, peak)[:, 0] for f in features], 1)
         moments = [torch.einsum("bdhw,d->bhw", p, self.fine_levels) - first for p in (both, background)]
-        summary = torch.stack([first, *moments, background.amax(1)], 1).detach()
+        summary = torch.stack([first, *moments, background.amax(1)], 1)
+        summary = summary if x.requires_grad else summary.detach()
         context = torch.cat([at_peak, reduce(features, "f b d h w -> b f h w", "mean"), guide, summary], 1)
         second, third, depth_map = self.look_again(x, first, context)
         seen = {"volume": rearrange(volume, "(b d) f h w -> b d f h w", b=b), "both": both, "background": background, "first": first, "second": second,
@@ -540,15 +541,19 @@ class DeoccNet(nn.Module):
         return {name: part[..., :h, :w] for name, part in seen.items()}
 
     def look_again(self, x: torch.Tensor, first: torch.Tensor, context: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The second, third and fourth look: a first estimate 'b h w' to better ones. No gradient runs through where the views are read."""
+        """The second, third and fourth look: a first estimate 'b h w' to better ones.
+
+        A gradient runs through where the views are read only where that of the views themselves is wanted: it is slow, and training learns without.
+        """
+        fixed = (lambda d: d) if x.requires_grad else torch.Tensor.detach
         spacing, centre = self.step / FINE, x[:, x.shape[1] // 2]
         candidates = self.second_look.candidates(first, spacing)
-        evidence = [self.evidence(*look_closer(x, d.detach()), centre) for d in candidates.unbind(1)]
-        disp, features = self.second_look(evidence, context, candidates, spacing)
+        evidence = [self.evidence(*look_closer(x, d), centre) for d in fixed(candidates).unbind(1)]
+        disp, features = self.second_look(evidence, context, candidates, fixed(candidates), spacing)
         estimates = [disp]
         for apart in BASELINES:
-            a, b, evidence = self.equations(x, disp.detach(), apart * spacing, centre)
-            disp, features = self.closer_look(a, b, evidence, torch.cat([context, features], 1), disp, apart * spacing)
+            a, b, evidence = self.equations(x, fixed(disp), apart * spacing, centre)
+            disp, features = self.closer_look(a, b, evidence, torch.cat([context, features], 1), disp, fixed(disp), apart * spacing)
             estimates.append(disp)
         limit = self.max_disp + spacing
         return tuple(disp.clamp(-limit, limit) for disp in estimates)
@@ -557,10 +562,11 @@ class DeoccNet(nn.Module):
         """Normal equations 'b 1 h w' and evidence 'b f h w' at a disparity 'b h w'."""
         (before, reach), (after, reach_after) = look_closer(x, disp - apart / 2), look_closer(x, disp + apart / 2)
         reach = reach & reach_after
-        evidence = self.evidence((before + after) / 2 * reach[:, :, None], reach, centre)
-        colour = evidence[:, -4:-1] + 0.5
-        unlike = reduce(((before + after) / 2 - colour[:, None]).square(), "b n c h w -> b n h w", "mean")
-        return *normal_equations(before, after, apart, reach * torch.exp(-unlike / (2 * SAME_COLOUR**2))), evidence
+        middle = (before + after) / 2
+        evidence = self.evidence(middle * reach[:, :, None], reach, centre)
+        colour = middle - (evidence[:, -4:-1] + 0.5)[:, None]
+        unlike = reduce(colour.square(), "b n c h w -> b n h w", "mean")
+        return *normal_equations(colour, (after - before) / apart, reach * torch.exp(-unlike / (2 * SAME_COLOUR**2))), evidence
 
     def local_expectation(self, distribution: torch.Tensor) -> torch.Tensor:
         """The expectation over the candidates within one step of the peak, 'b d h w' to 'b h w'."""

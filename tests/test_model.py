@@ -159,7 +159,7 @@ def test_normal_equations_against_least_squares():
     import numpy as np
     torch.manual_seed(0)
     before, after, weights, apart = torch.rand(1, 7, 3, 1, 1), torch.rand(1, 7, 3, 1, 1), torch.rand(1, 7, 1, 1), 0.2
-    a, b = normal_equations(before, after, apart, weights)
+    a, b = normal_equations((before + after) / 2, (after - before) / apart, weights)
     colour, change, root = ((before + after) / 2)[0, :, :, 0, 0].numpy(), ((after - before) / apart)[0, :, :, 0, 0].numpy(), weights[0, :, 0, 0].numpy() ** 0.5
     # colour + change * correction = one colour a channel: unknowns are the correction and three colours
     rows = [np.concatenate([[change[n, c] * root[n]], -np.eye(3)[c] * root[n]]) for n in range(7) for c in range(3)]
@@ -170,10 +170,10 @@ def test_normal_equations_against_least_squares():
 
 def test_hidden_views_have_no_say_in_the_normal_equations():
     torch.manual_seed(0)
-    before, after, weights = torch.rand(1, 8, 3, 1, 1), torch.rand(1, 8, 3, 1, 1), torch.rand(1, 8, 1, 1)
+    colour, change, weights = torch.rand(1, 8, 3, 1, 1), torch.rand(1, 8, 3, 1, 1), torch.rand(1, 8, 1, 1)
     weights[:, 5:] = 0
-    short = normal_equations(before[:, :5], after[:, :5], 0.1, weights[:, :5])
-    for ours, theirs in zip(normal_equations(before, after, 0.1, weights), short):
+    short = normal_equations(colour[:, :5], change[:, :5], weights[:, :5])
+    for ours, theirs in zip(normal_equations(colour, change, weights), short):
         assert torch.allclose(ours, theirs, rtol=1e-4)
 
 
@@ -198,7 +198,7 @@ def test_a_closer_look_at_rest_gathers_corrections_and_estimates():
     torch.nn.init.zeros_(look.hourglass.head.weight)
     torch.nn.init.zeros_(look.hourglass.head.bias)
     a, none = torch.full((1, 1, 40, 40), 0.5), torch.zeros(1, 1, 40, 40)
-    better, _ = look(a, a * 0.04, none, none, torch.full((1, 40, 40), 1.0), 0.1)
+    better, _ = look(a, a * 0.04, none, none, torch.full((1, 40, 40), 1.0), torch.full((1, 40, 40), 1.0), 0.1)
     assert torch.allclose(better, torch.full_like(better, 1 + 0.04 * 8 / 9), atol=1e-5)  # 1 of the 9 choices is to stay
 
 
