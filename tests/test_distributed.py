@@ -78,7 +78,9 @@ def test_two_ranks_train_as_one_process(both):
     """Five crops: the last step has one, and a rank without any."""
     alone, ranks = both
     for name, value in ranks[0]["weights"].items():
-        assert torch.equal(value, ranks[1]["weights"][name]) and torch.allclose(value, alone["weights"][name], atol=1e-5), name
+        assert torch.equal(value, ranks[1]["weights"][name]), name
+    apart = [(value - alone["weights"][name]).flatten() for name, value in ranks[0]["weights"].items()]
+    assert torch.cat(apart).norm() < 5e-3  # rounding, magnified; steps of crops weighted otherwise lie some 0.02 apart
     assert ranks[0]["curves"] == ranks[1]["curves"]
     for name, curve in alone["curves"].items():
         assert ranks[0]["curves"][name] == pytest.approx(curve, rel=1e-4), name
