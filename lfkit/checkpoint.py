@@ -131,10 +131,15 @@ def load_checkpoint(path: str | Path, model: nn.Module, optimizer=None, schedule
     return checkpoint
 
 
+def scored_weights(checkpoint: dict) -> dict:
+    """The weights that the run's validations scored: the averaged ones of a run that averages, else those that are trained."""
+    return checkpoint.get("average_state_dict") or checkpoint["model_state_dict"]
+
+
 def load_model(path: str | Path = WEIGHTS, device: torch.device | str = "cpu") -> tuple[DeoccNet, dict]:
     """A network with a checkpoint's own sizes and weights, in evaluation mode, and the checkpoint.
 
-    Of a run that averages its weights these are the averaged ones, which its validations scored.
+    Of a run that averages its weights these are the averaged ones.
 
     Raises:
         FileNotFoundError, ValueError: as `load_checkpoint`.
@@ -144,8 +149,7 @@ def load_model(path: str | Path = WEIGHTS, device: torch.device | str = "cpu") -
         raise ValueError(f"{path}: does not say its {', '.join(lacking)}; save it with lfkit.save_checkpoint")
     model = DeoccNet(*(checkpoint["architecture"][name] for name in ARCHITECTURE))
     restore(checkpoint, path, model)
-    if checkpoint.get("average_state_dict"):
-        model.load_state_dict(checkpoint["average_state_dict"])
+    model.load_state_dict(scored_weights(checkpoint))
     return model.to(device).eval(), checkpoint
 
 

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from lfkit import distributed
 from lfkit.checkpoint import (find_checkpoint, load_checkpoint, prune_checkpoints, random_states, read_checkpoint, restore, restore_random_states, save_checkpoint,
-                              seed_all)
+                              scored_weights, seed_all)
 from lfkit.dataset import DatasetLF, SyntheticLF, open_training, validation_scenes
 from lfkit.devices import choose_device
 from lfkit.faults import Fault, explained, undisturbed
@@ -49,7 +49,7 @@ def build(args: Namespace, device: torch.device,
     model = DeoccNet(args.channels, args.views_num, args.max_disp, args.step)
     model.apply(weights_init_xavier)
     if args.start_from:
-        load_checkpoint(args.start_from, model)
+        model.load_state_dict(scored_weights(load_checkpoint(args.start_from, model)))
     model.to(device)
     if args.channels_last:
         keep_channels_last(model)
@@ -312,7 +312,7 @@ class Run:
         if checkpoint.get("scaler_state_dict") and self.scaler.is_enabled():
             self.scaler.load_state_dict(checkpoint["scaler_state_dict"])
         if self.average is not None:
-            self.average.module.load_state_dict(checkpoint.get("average_state_dict") or checkpoint["model_state_dict"])
+            self.average.module.load_state_dict(scored_weights(checkpoint))
             self.average.n_averaged.fill_(checkpoint.get("averaged", 0))
         self.epoch, self.best_mse = checkpoint["epoch"], checkpoint.get("best_mse", float("inf"))
         saved = checkpoint.get("curves", {})

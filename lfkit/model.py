@@ -1,7 +1,9 @@
 """DeoccNet: from the views of a light field to the disparity of what lies behind its occluders."""
 
+import itertools
 import math
-from functools import reduce as fold
+from collections.abc import Iterator
+from functools import reduce as fold, wraps
 
 import torch
 import torch.nn.functional as F
@@ -17,17 +19,22 @@ VARIANCE_FLOOR = 2e-5  # the variance of a sensor's noise of 0.0045
 LOG_CENTRE, LOG_SCALE = 6.0, 2.0  # log variances run from log(2e-5) = -11 to -2
 VOTE_WINDOW = 5        # side of the window over which plain votes are averaged, in pixels
 HEAD_GAIN = 0.2        # an untrained network's scores stay below the plain votes, about 1
-POOLING = 4     # crops agree with the whole image where they start at multiples of this
+POOLING = 8     # crops agree with the whole image where they start at multiples of this
+ROUNDING = 1e-6        # variance of colours that are rounded to bytes: 1 / 12 of a grey level squared
+RIVALS = 3      # kinds of variance by which candidates compete
+SEARCH = ((1, 5, 20.0), (4, 3, 45.0), (8, 5, 150.0))  # windows in which candidates compete: pixels a cell, cells a side, and by how much the
+# best one's variance must be lower to count: a third of what noise makes of the mean over so many pixels and views
 REACH = 4       # pixels within which the second look takes its neighbours' least and greatest estimate for its own
-ASIDE = 0.6     # and how far beside the first estimate it looks, in distances of two first candidates
 CLOSE_GAIN = 3.0  # scores differ less between close candidates than between far ones
-BASELINES = (0.3, 0.15)  # how far apart the closer looks read the views to see them move, in distances of two first candidates
-WINDOWS = (1, 3, 7, 15, 31)  # sides over which a closer look gathers its normal equations, in pixels
-WIDE = 7        # from this side on, also the estimates themselves are gathered, not only what they are to be corrected by
+SCALES = (0.3, 0.15)  # corrections that the closer looks expect, in distances of two first candidates
+WINDOWS = ((1, 1), (1, 3), (1, 7), (4, 3), (8, 5))  # over which a closer look gathers its normal equations: pixels a cell, cells a side
+WIDE = 4        # from this cell on, also a plane is fitted to the corrected estimates
 GRADIENT_FLOOR = 1e-6  # mean squared change of colour per disparity under which there is nothing to see move: noise of 0.001
+TILT_FLOOR = 0.03      # of a plane's moments, in parts of what a window evenly filled would have
 MIX_REACH = 2   # pixels between a pixel and the neighbours that are mixed into it
 OWN_WEIGHT = 4.0  # an untrained network keeps nine tenths of its own estimate
 SAME_COLOUR = 0.06  # blocks whose mean colours differ by much more show different things: a few times a sensor's noise
+SLOPE = (1 / 12, -8 / 12, 0.0, 8 / 12, -1 / 12)  # derivative of fourth order
 
 
 def check_views_num(views_num: int) -> int:
@@ -62,19 +69,44 @@ def interpolate_axis(x: torch.Tensor, fraction: float, axis: int) -> torch.Tenso
     return F.pad(out, (1, 2) if axis == -1 else (0, 0, 1, 2))
 
 
-def view_groups(views_num: int) -> torch.Tensor:
-    """The groups of views whose agreement is measured, 'g n', each row a mean over its views.
+def block_starts(views_num: int) -> list[int]:
+    """Where blocks of BLOCK views begin along an axis of the grid: as few as cover it, evenly spread, the same from either end.
 
-    Overlapping 3x3 blocks; the four quadrants, which share the middle row and column; every other view; all views.
+    >>> block_starts(9), block_starts(5)
+    ([0, 3, 6], [0, 2])
     """
-    n, c = views_num, views_num // 2
-    spans = [(slice(u, u + BLOCK), slice(v, v + BLOCK)) for u in range(0, n - BLOCK + 1, 2) for v in range(0, n - BLOCK + 1, 2)]
-    halves = (slice(0, c + 1), slice(c, n))
-    spans += [(u, v) for u in halves for v in halves] + [(slice(0, n, 2), slice(0, n, 2)), (slice(0, n), slice(0, n))]
-    groups = torch.zeros(len(spans), n, n)
+    count = math.ceil(views_num / BLOCK)
+    return [round(k * (views_num - BLOCK) / max(count - 1, 1)) for k in range(count)]
+
+
+def view_blocks(views_num: int) -> torch.Tensor:
+    """Which views each angular block of BLOCK x BLOCK has, 'k n' of 0 and 1."""
+    starts = block_starts(views_num)
+    blocks = torch.zeros(len(starts) ** 2, views_num, views_num)
+    for block, (u, v) in zip(blocks, itertools.product(starts, starts)):
+        block[u:u + BLOCK, v:v + BLOCK] = 1
+    return rearrange(blocks, "k u v -> k (u v)")
+
+
+def block_groups(side: int) -> torch.Tensor:
+    """The groups of blocks whose agreement is measured, 'g k' of 0 and 1: each block, 2 x 2 neighbours, each row, each column, all."""
+    spans = [(slice(u, u + 1), slice(v, v + 1)) for u in range(side) for v in range(side)]
+    spans += [(slice(u, u + 2), slice(v, v + 2)) for u in range(side - 1) for v in range(side - 1)]
+    spans += [(slice(u, u + 1), slice(None)) for u in range(side)] + [(slice(None), slice(v, v + 1)) for v in range(side)]
+    groups = torch.zeros(len(spans) + 1, side, side)
+    groups[-1] = 1
     for group, span in zip(groups, spans):
-        group[span] = 1 / group[span].numel()
+        group[span] = 1
     return rearrange(groups, "g u v -> g (u v)")
+
+
+def in_full(function):
+    """The function, done in float32 also where autocast is on: half precision loses a small variance beside a large mean, and the hundredths of a disparity."""
+    @wraps(function)
+    def run(*args):
+        with torch.autocast(next(a for a in args if isinstance(a, torch.Tensor)).device.type, enabled=False):
+            return function(*(a.float() if isinstance(a, torch.Tensor) and a.is_floating_point() else a for a in args))
+    return run
 
 
 class ViewSweep:
@@ -82,42 +114,63 @@ class ViewSweep:
 
     Args:
         x: views 'b n c h w' with n = (u v).
-        reach: largest shift that will be asked for, in pixels.
+        reach: largest disparity, above or below 0, that will be asked for.
+        squares: whether a channel is added with the sum of the squares of all others but the last.
     """
 
-    def __init__(self, x: torch.Tensor, reach: float):
+    def __init__(self, x: torch.Tensor, reach: float, squares: bool = False):
+        self.squares, self.reach = squares, reach
         self.views_num = math.isqrt(x.shape[1])
         self.height, self.width = x.shape[-2:]
-        self.pad = math.ceil(reach) + 2  # two more for the cubic taps
-        self.moved = {(0.0, 0.0): F.pad(rearrange(x, "b n c h w -> (b n) c h w"), [self.pad] * 4)}
-        self.count = x.shape[1]
+        # one tensor a view: it stays in a processor's cache, and slices of it spare the backward pass a gradient of the whole for each
+        self.views = x.unbind(1)
         self.versions = {}
 
-    def _moved(self, fy: float, fx: float) -> torch.Tensor:
-        """All views, read at a fraction of a pixel."""
-        if (fy, fx) not in self.moved:
-            along_y = self._moved(fy, 0.0) if fx else interpolate_axis(self._moved(0.0, 0.0), fy, -2)
-            self.moved[fy, fx] = interpolate_axis(along_y, fx, -1) if fx else along_y
-        return self.moved[fy, fx]
+    def _pad(self, offset: int) -> int:
+        """Pixels that a view at this offset from the centre is moved at most, and two more for the cubic taps."""
+        return math.ceil(abs(offset) * self.reach) + 2
 
-    def _version(self, fy: float, fx: float) -> tuple:
-        """The same, one tensor a view: slicing them apart spares the backward pass a gradient of the whole for each slice."""
-        if (fy, fx) not in self.versions:
-            self.versions[fy, fx] = rearrange(self._moved(fy, fx), "(b n) c h w -> n b c h w", n=self.count).unbind(0)
-        return self.versions[fy, fx]
+    def _version(self, n: int, ou: int, ov: int, fy: float, fx: float) -> torch.Tensor:
+        """View n, padded by zeros and read at a fraction of a pixel."""
+        if (n, fy, fx) not in self.versions:
+            moved = F.pad(self.views[n], [self._pad(ov)] * 2 + [self._pad(ou)] * 2)
+            moved = interpolate_axis(moved, fy, -2) if fy else moved
+            moved = interpolate_axis(moved, fx, -1) if fx else moved
+            if self.squares:
+                moved = torch.cat([moved, reduce(moved[:, :-1].square(), "b c h w -> b 1 h w", "sum")], 1)
+            self.versions[n, fy, fx] = moved
+        return self.versions[n, fy, fx]
 
-    def at(self, disp: float, stride: int = 1) -> torch.Tensor:
-        """The views shifted by one candidate, 'b (n c) h w'; what lies outside a view is 0. A stride keeps each so many-th row and column."""
+    def shifted(self, disp: float) -> Iterator[torch.Tensor]:
+        """Each view in turn, shifted by one candidate: 'b c h w'; what lies outside a view is 0."""
         centre = self.views_num // 2
-        shifted = []
-        for n in range(self.count):
+        for n in range(len(self.views)):
             u, v = divmod(n, self.views_num)
             dy, dx = (centre - u) * disp, (centre - v) * disp
             y, x = math.floor(dy + 1e-6), math.floor(dx + 1e-6)
-            view = self._version(round(dy - y, 6), round(dx - x, 6))[n]
-            y, x = y + self.pad, x + self.pad
-            shifted.append(view[:, :, y:y + self.height:stride, x:x + self.width:stride])
-        return torch.cat(shifted, 1)
+            view = self._version(n, centre - u, centre - v, round(dy - y, 6), round(dx - x, 6))
+            y, x = y + self._pad(centre - u), x + self._pad(centre - v)
+            yield view[:, :, y:y + self.height, x:x + self.width]
+
+    def at(self, disp: float) -> torch.Tensor:
+        """The views shifted by one candidate, 'b (n c) h w'; what lies outside a view is 0."""
+        return torch.cat(list(self.shifted(disp)), 1)
+
+    def sums(self, disp: float, members: list[list[int]]) -> torch.Tensor:
+        """The shifted views summed over blocks, each given by the views that it has: 'b k c h w'. One view at a time, as that stays in a processor's cache."""
+        views = list(self.shifted(disp))
+        totals = [views[block[0]].clone() for block in members]
+        for total, block in zip(totals, members):
+            for n in block[1:]:
+                total.add_(views[n])
+        return torch.stack(totals, 1)
+
+
+@in_full
+def block_sums(views: torch.Tensor, reach: torch.Tensor, blocks: torch.Tensor) -> torch.Tensor:
+    """What `ViewEvidence` takes, from views 'b n c h w' of centred colours, 0 where one doesn't reach, and reach 'b n h w': sums over blocks 'k n' of views."""
+    parts = torch.cat([views, reach[:, :, None].to(views.dtype), reduce(views.square(), "b n c h w -> b n 1 h w", "sum")], 2)
+    return torch.einsum("kn,bnchw->bkchw", blocks, parts)
 
 
 def log_score(variance: torch.Tensor) -> torch.Tensor:
@@ -140,11 +193,14 @@ class ViewEvidence(nn.Module):
 
     def __init__(self, views_num: int):
         super().__init__()
-        groups = view_groups(views_num)
-        self.blocks = len(range(0, views_num - BLOCK + 1, 2)) ** 2  # the first of the groups
+        blocks = view_blocks(views_num)
+        side = math.isqrt(len(blocks))
+        groups = block_groups(side)
         self.features = len(groups) + 8
+        self.fours = slice(side**2, side**2 + (side - 1) ** 2) if side > 1 else slice(len(groups) - 1, len(groups))
+        self.members = [block.nonzero()[:, 0].tolist() for block in blocks]
+        self.register_buffer("blocks", blocks, persistent=False)
         self.register_buffer("groups", groups, persistent=False)
-        self.register_buffer("sizes", reduce(groups > 0, "g n -> g", "sum").float(), persistent=False)
 
     def plain_votes(self) -> torch.Tensor:
         """Weights '2 f 1 1' of the evidence that make a first guess: for both layers where any views agree, for the background where many do."""
@@ -156,52 +212,56 @@ class ViewEvidence(nn.Module):
         votes[1, groups:groups + 3] = torch.tensor([-0.5, -1.0, 1.0])
         return votes[:, :, None, None]
 
-    def forward(self, views: torch.Tensor, reach: torch.Tensor, centre: torch.Tensor) -> torch.Tensor:
+    @in_full
+    def forward(self, sums: torch.Tensor, centre: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The evidence at one candidate, in float32.
 
         Args:
-            views: 'b n c h w' colours, 0 where a view doesn't reach the pixel.
-            reach: 'b n h w', 1 where it does.
-            centre: 'b c h w', the centre view.
+            sums: 'b k 5 h w', over the views of each block: centred colours (3), how many views reach the pixel, squares of the colours.
+            centre: 'b c h w', the centre view's centred colours.
 
         Returns:
             'b f h w': log variance of each group, least of the blocks, variance between like blocks, their share, distance of their
-            colour from the centre's, their colour (3), and the share of the views that reach the pixel.
+            colour from the centre's, their centred colour (3), and the share of the views that reach the pixel.
+            'b 3 h w': the variances by which candidates compete over windows: of all views, of the best four blocks, and of the like blocks.
         """
-        with torch.autocast(views.device.type, enabled=False):  # half precision loses a small variance beside a large mean
-            views, reach, centre = views.float(), reach.float(), centre.float()
-            seen = torch.einsum("gn,bnhw->bghw", self.groups, reach)
-            mean = torch.einsum("gn,bnchw->bgchw", self.groups, views) / seen.clamp(min=1e-6)[:, :, None]
-            square = torch.einsum("gn,bnhw->bghw", self.groups, reduce(views.square(), "b n c h w -> b n h w", "sum"))
-            sizes = self.sizes[:, None, None]
-            count = seen * sizes
-            within = (square - seen * reduce(mean.square(), "b g c h w -> b g h w", "sum")).clamp(min=0)
-            valid = count > 1.5
-            variance = within * sizes / (count - 1).clamp(min=1) / 3
-            score = torch.where(valid, log_score(variance), 0.0)
-            blocks = slice(0, self.blocks)
-            return torch.cat([score, *self.together(mean[:, blocks], variance[:, blocks], valid[:, blocks], centre), seen[:, -1:]], 1)
+        total = torch.einsum("gk,bkchw->bgchw", self.groups, sums)
+        count = total[:, :, 3]
+        mean = total[:, :, :3] / count.clamp(min=1e-6)[:, :, None]
+        within = (total[:, :, 4] - count * reduce(mean.square(), "b g c h w -> b g h w", "sum")).clamp(min=0)
+        valid = count > 1.5
+        variance = within / (3 * (count - 1).clamp(min=1))
+        score = torch.where(valid, log_score(variance), 0.0)
+        blocks = slice(0, sums.shape[1])
+        together, like = self.together(mean[:, blocks], variance[:, blocks], valid[:, blocks], centre)
+        best = torch.where(valid, variance, 1.0)[:, self.fours].amin(1, keepdim=True)
+        return torch.cat([score, *together, count[:, -1:] / len(self.blocks) / BLOCK**2], 1), torch.cat([variance[:, -1:], best, like], 1)
 
     def together(self, mean: torch.Tensor, variance: torch.Tensor, valid: torch.Tensor, centre: torch.Tensor) -> tuple:
-        """What the blocks say together, from their means 'b g c h w' and variances 'b g h w'."""
+        """What the blocks say together, from their means 'b g c h w' and variances 'b g h w'; and the variance over all views of the like ones."""
         trust = valid / (variance + VARIANCE_FLOOR)
         least = log_score(1 / reduce(trust, "b g h w -> b 1 h w", "mean").clamp(min=1e-2))
         colour = self.weighted(mean, trust.square())
         for _ in range(2):
-            unlike = reduce((mean - colour[:, None]).square(), "b g c h w -> b g h w", "mean")
-            like = trust * torch.exp(-unlike / (2 * SAME_COLOUR**2))
+            like = trust * self.likeness(mean, colour)
             colour = self.weighted(mean, like)
         unlike = reduce((mean - colour[:, None]).square(), "b g c h w -> b g h w", "mean")
         between = self.weighted(unlike[:, :, None], like)
+        inside = self.weighted(variance[:, :, None], like)
         share = reduce(valid * torch.exp(-unlike / (2 * SAME_COLOUR**2)), "b g h w -> b 1 h w", "mean")
         apart = reduce((colour - centre).square(), "b c h w -> b 1 h w", "mean")
-        return least, log_score(between), share, log_score(apart), colour - 0.5
+        return (least, log_score(between), share, log_score(apart), colour), inside + between
+
+    @staticmethod
+    def likeness(colours: torch.Tensor, colour: torch.Tensor) -> torch.Tensor:
+        """How like one colour 'b c h w' each of 'b g c h w' is: 'b g h w' in [0, 1]."""
+        return torch.exp(-reduce((colours - colour[:, None]).square(), "b g c h w -> b g h w", "mean") / (2 * SAME_COLOUR**2))
 
     @staticmethod
     def weighted(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         """The mean over g of 'b g c h w', weighted by 'b g h w'."""
         total = reduce(weights, "b g h w -> b 1 h w", "sum")
-        return torch.einsum("bgchw,bghw->bchw", values, weights) / total.clamp(min=1e-6)
+        return reduce(values * weights[:, :, None], "b g c h w -> b c h w", "sum") / total.clamp(min=1e-6)
 
 
 def look_closer(x: torch.Tensor, disp: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -232,27 +292,88 @@ def window_mean(x: torch.Tensor, side: int = VOTE_WINDOW) -> torch.Tensor:
     return F.avg_pool2d(along, (side, 1), 1, (side // 2, 0), count_include_pad=False)
 
 
-def normal_equations(colour: torch.Tensor, change: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def pooled_mean(x: torch.Tensor, cell: int, side: int) -> torch.Tensor:
+    """Averages over side x side cells of cell x cell pixels, one a cell: 'b f h w' to 'b f h/cell w/cell'; h and w multiples of cell."""
+    return window_mean(F.avg_pool2d(x, cell) if cell > 1 else x, side)
+
+
+def unpooled(x: torch.Tensor, cell: int) -> torch.Tensor:
+    """A value a cell back to pixels, bilinear."""
+    return F.interpolate(x, scale_factor=cell, mode="bilinear", align_corners=False) if cell > 1 else x
+
+
+def competition(variances: torch.Tensor) -> torch.Tensor:
+    """How much worse than the best candidate each one is, over windows of several sides: 'b d k h w' to 'b d f h w', 0 for the best.
+
+    Where a surface is faint, no pixel can tell candidates apart from the noise; sums of squares over many pixels can.
+    """
+    b = len(variances)
+    flat, features = rearrange(variances, "b d k h w -> (b d) k h w"), []
+    for cell, side, gain in SEARCH:
+        score = torch.log(unpooled(pooled_mean(flat, cell, side), cell) + ROUNDING)
+        score = rearrange(score, "(b d) k h w -> b d k h w", b=b)
+        features.append(torch.log1p(gain * (score - score.amin(1, keepdim=True))) / 2)
+    return torch.cat(features, 2)
+
+
+def slopes(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Derivatives of 'b c h w' along rows and columns, a pixel apart; the edge repeated."""
+    taps = x.new_tensor(SLOPE)
+    planes = F.pad(rearrange(x, "b c h w -> (b c) 1 h w"), [2] * 4, mode="replicate")
+    back = lambda part: rearrange(part, "(b c) 1 h w -> b c h w", b=len(x))
+    return back(F.conv2d(planes[..., 2:-2], taps.reshape(1, 1, 5, 1))), back(F.conv2d(planes[..., 2:-2, :], taps.reshape(1, 1, 1, 5)))
+
+
+@in_full
+def normal_equations(views: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """What each pixel's views say about how far the disparity at which they were read is from the one at which they agree.
 
-    Least squares over the views of a pixel: colours move linearly with the disparity, and are to be one colour.
+    Least squares over the views of a pixel: read at a disparity too low by e, the view at offset o = (c - u, c - v) shows what the mean of all shows o e pixels
+    before. The slopes are the mean's, in which noise has averaged out.
 
     Args:
-        colour: 'b n c h w', from any origin; a near one loses fewest digits.
-        change: 'b n c h w', of the colours per pixel of disparity.
+        views: 'b n c h w', from any origin; a near one loses fewest digits.
         weights: 'b n h w', how far each view is believed to see the point.
 
     Returns:
-        a and b, 'b 1 h w': the correction is b / a, and the sums of both over several pixels give their common one.
+        a and b, 'b 1 h w': the correction is b / a, and the sums of both over several pixels give their common one; the weighted mean colour 'b c h w'.
 
     Source: Lucas and Kanade, IJCAI 1981, along the lines of a light field.
     """
+    n = math.isqrt(views.shape[1])
+    o = n // 2 - torch.arange(n, device=views.device, dtype=views.dtype)
+    u, v = repeat(o, "u -> (u v)", v=n), repeat(o, "v -> (u v)", u=n)
+    moments = torch.stack([torch.ones_like(u), u, v])
     total = reduce(weights, "b n h w -> b 1 h w", "sum").clamp(min=1e-6)
-    weighted = change * weights[:, :, None]
-    mean_change = reduce(weighted, "b n c h w -> b c h w", "sum") / total
-    mean_colour = reduce(colour * weights[:, :, None], "b n c h w -> b c h w", "sum") / total
-    over = lambda x, mean_x: reduce(weighted * x, "b n c h w -> b 1 h w", "sum") / total - reduce(mean_change * mean_x, "b c h w -> b 1 h w", "sum")
-    return over(change, mean_change).clamp(min=0) / 3, -over(colour, mean_colour) / 3
+    m = torch.einsum("kn,bnhw->bkhw", torch.cat([moments[1:], (moments[1:, None] * moments[None, 1:]).flatten(0, 1)[[0, 1, 3]]]), weights) / total
+    mu, mv, uu, uv, vv = m[:, :1], m[:, 1:2], m[:, 2:3], m[:, 3:4], m[:, 4:5]
+    mean, along_u, along_v = (torch.einsum("kn,bnchw->kbchw", moments, views * weights[:, :, None]) / total).unbind(0)
+    along_u, along_v = along_u - mu * mean, along_v - mv * mean
+    dy, dx = slopes(mean)
+    a = (uu - mu * mu) * dy * dy + 2 * (uv - mu * mv) * dy * dx + (vv - mv * mv) * dx * dx
+    b = -(along_u * dy + along_v * dx)
+    over_colours = lambda x: reduce(x, "b c h w -> b 1 h w", "mean")
+    return over_colours(a).clamp(min=0), over_colours(b), mean
+
+
+def plane_fit(weight: torch.Tensor, target: torch.Tensor, cell: int, side: int) -> torch.Tensor:
+    """A plane through the values of each window of side x side cells, read at each pixel: 'b 1 h w' of weights and weighted values to 'b 1 h w'.
+
+    Weighted least squares; a small ridge keeps the plane level where a window is too uneven to tell its tilt.
+    """
+    h, w = weight.shape[-2:]
+    reach = cell * side / 2  # coordinates in half windows
+    y, x = torch.meshgrid(torch.arange(h, device=weight.device) / reach, torch.arange(w, device=weight.device) / reach, indexing="ij")
+    parts = torch.cat([weight, weight * y, weight * x, weight * y * y, weight * y * x, weight * x * x, target, target * y, target * x], 1)
+    s, sy, sx, syy, syx, sxx, t, ty, tx = pooled_mean(parts, cell, side).split(1, 1)
+    my, mx, mt = sy / s, sx / s, t / s
+    ridge = TILT_FLOOR / 3
+    vyy, vxx, vyx = (syy / s - my * my).clamp(min=0) + ridge, (sxx / s - mx * mx).clamp(min=0) + ridge, syx / s - my * mx
+    cy, cx = ty / s - my * mt, tx / s - mx * mt
+    det = (vyy * vxx - vyx * vyx).clamp(min=ridge * ridge)
+    ky, kx = (vxx * cy - vyx * cx) / det, (vyy * cx - vyx * cy) / det
+    level, ky, kx = unpooled(torch.cat([mt - ky * my - kx * mx, ky, kx], 1), cell).split(1, 1)
+    return level + ky * y + kx * x
 
 
 class ChannelNorm(nn.Module):
@@ -337,7 +458,7 @@ def mix(disp: torch.Tensor, mixing: torch.Tensor) -> torch.Tensor:
 
 
 class SecondLook(nn.Module):
-    """Chooses for each pixel between its own first estimate, a little less and more, and the least and greatest of its neighbours'.
+    """Chooses for each pixel between its own first estimate and the least and greatest of its neighbours'.
 
     A first look blurs the edge between two surfaces; one of its neighbours' estimates is then the right one, and the views tell which.
 
@@ -347,7 +468,8 @@ class SecondLook(nn.Module):
         channels: width.
     """
 
-    CANDIDATES = 5
+    CANDIDATES = 3
+    OWN = 2.0  # an untrained network keeps its own estimate unless the views speak clearly for a neighbour's
 
     def __init__(self, votes: torch.Tensor, context: int, channels: int):
         super().__init__()
@@ -355,27 +477,29 @@ class SecondLook(nn.Module):
         self.hourglass = Hourglass(self.CANDIDATES * (votes.shape[1] + 1) + context, self.CANDIDATES + 1 + 9, channels)
 
     @staticmethod
-    def candidates(disp: torch.Tensor, spacing: float) -> torch.Tensor:
+    def candidates(disp: torch.Tensor) -> torch.Tensor:
         """'b h w' to 'b k h w'."""
         greatest = lambda x: F.max_pool2d(x[:, None], 2 * REACH + 1, 1, REACH)[:, 0]
-        return torch.stack([disp - ASIDE * spacing, disp, disp + ASIDE * spacing, -greatest(-disp), greatest(disp)], 1)
+        return torch.stack([disp, -greatest(-disp), greatest(disp)], 1)
 
     def forward(self, evidence: list[torch.Tensor], context: torch.Tensor, candidates: torch.Tensor, where: torch.Tensor,
                 spacing: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Evidence at each candidate and context 'b f h w', candidates 'b k h w' and the same as places to read at, to a better estimate 'b h w' and features."""
-        votes = torch.cat([F.conv2d(window_mean(e), self.vote_weights) for e in evidence], 1)
-        beside = ((where - where[:, 1:2]) / spacing).clamp(-4, 4)
+        votes = window_mean(torch.cat([F.conv2d(e, self.vote_weights) for e in evidence], 1))
+        beside = ((where - where[:, :1]) / spacing).clamp(-4, 4)
         out, features = self.hourglass(torch.cat([*evidence, beside, context], 1))
         near, correction, mixing = (HEAD_GAIN * out).split([self.CANDIDATES, 1, 9], 1)
-        chosen = torch.einsum("bkhw,bkhw->bhw", (near + votes).softmax(1), candidates)
+        scores = near + votes.float()
+        scores = torch.cat([scores[:, :1] + self.OWN, scores[:, 1:]], 1)
+        chosen = reduce(scores.softmax(1) * candidates, "b k h w -> b h w", "sum")
         return mix(chosen + spacing * correction[:, 0], mixing), features
 
 
 class CloserLook(nn.Module):
-    """Makes a disparity map precise from how the colours change as the views are read a little before and behind it.
+    """Makes a disparity map precise from how the views differ where they are read at it.
 
-    Each pixel's normal equations are summed over windows of several sides, which gives as many corrections; those of wide windows
-    also as a mean of the corrected estimates. An hourglass chooses among them: narrow ones near edges, wide ones where there is little
+    Each pixel's normal equations are summed over windows of several sides, which gives as many corrections; in wide windows
+    also a plane is fitted to the corrected estimates. An hourglass chooses among them: narrow ones near edges, wide ones where there is little
     to see.
 
     Args:
@@ -385,25 +509,25 @@ class CloserLook(nn.Module):
 
     def __init__(self, evidence: int, context: int, channels: int):
         super().__init__()
-        self.choices = 1 + len(WINDOWS) + sum(side >= WIDE for side in WINDOWS)
+        self.choices = 1 + len(WINDOWS) + sum(cell >= WIDE for cell, _ in WINDOWS)
         self.hourglass = Hourglass(evidence + context + self.choices + len(WINDOWS), self.choices + 1 + 9, channels)
 
     def forward(self, a: torch.Tensor, b: torch.Tensor, evidence: torch.Tensor, context: torch.Tensor, disp: torch.Tensor,
-                where: torch.Tensor, apart: float) -> tuple[torch.Tensor, torch.Tensor]:
+                where: torch.Tensor, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Normal equations 'b 1 h w', evidence and context 'b f h w' an estimate 'b h w' and the same as the place read at, to a better one and features."""
-        where, limit = where[:, None], 2 * apart
+        where, limit = where[:, None], 3 * scale
         changes, texture = [torch.zeros_like(a)], []
-        for side in WINDOWS:
-            parts = window_mean(torch.cat([a, b, a * where], 1), side)
-            below = parts[:, :1] + GRADIENT_FLOOR
-            texture.append((torch.log(below) + LOG_CENTRE) / LOG_SCALE)
-            changes.append((parts[:, 1:2] / below).clamp(-limit, limit))
-            if side >= WIDE:
-                changes.append((parts[:, 1:2] + parts[:, 2:3] + GRADIENT_FLOOR * where) / below - where)
+        for cell, side in WINDOWS:
+            sum_a, sum_b = unpooled(pooled_mean(torch.cat([a, b], 1), cell, side), cell).split(1, 1)
+            texture.append((torch.log(sum_a + GRADIENT_FLOOR) + LOG_CENTRE) / LOG_SCALE)
+            changes.append((sum_b / (sum_a + GRADIENT_FLOOR)).clamp(-limit, limit))
+            if cell >= WIDE:
+                weight = a + GRADIENT_FLOOR
+                changes.append((plane_fit(weight, b + weight * where, cell, side) - where).clamp(-2 * limit, 2 * limit))
         changes = torch.cat(changes, 1)
-        out, features = self.hourglass(torch.cat([evidence, context, (changes / apart).clamp(-4, 4), *texture], 1))
+        out, features = self.hourglass(torch.cat([evidence, context, (changes / scale).clamp(-4, 4), *texture], 1))
         choice, correction, mixing = (HEAD_GAIN * out).split([self.choices, 1, 9], 1)
-        better = disp + torch.einsum("bkhw,bkhw->bhw", choice.softmax(1), changes) + apart * correction[:, 0]
+        better = disp + reduce(choice.softmax(1) * changes, "b k h w -> b h w", "sum") + scale * correction[:, 0]
         return mix(better, mixing), features
 
 
@@ -415,7 +539,7 @@ class DeoccNet(nn.Module):
     small hourglass over candidates and pixels gathers the votes into the distributions. The background's disparity is read
     near its peak alone, not as a mean over the whole distribution, which would lie in mid-air between two peaks. The second look
     reads the views at each pixel's own estimate and its neighbours', and chooses, which makes edges sharp. The last two read them
-    just before and behind the estimate, and solve for where they agree.
+    at the estimate, and solve for the disparity at which they agree, in windows of many sizes.
 
     Args:
         channels: width; 32 for a laptop, 64 and more for a GPU.
@@ -440,24 +564,31 @@ class DeoccNet(nn.Module):
         nearness = (1 - (fine[:, None] - coarse[None]).abs() / step).clamp(min=0)
         self.register_buffer("to_coarse", nearness, persistent=False)
 
-        fine_c, middle, low = (channels + 1) // 2, channels, 3 * channels // 2
+        fine_c, middle, low, lowest = (channels + 1) // 2, channels, 3 * channels // 2, 2 * channels
         self.evidence = ViewEvidence(views_num)
+        features = self.evidence.features + RIVALS * len(SEARCH)
         self.guide = nn.Sequential(nn.Conv2d(3, fine_c, 3, padding=1), nn.ReLU(), nn.Conv2d(fine_c, fine_c, 3, padding=1))
-        self.match = nn.Conv2d(self.evidence.features, fine_c, 1)
+        self.guide_middle = nn.Sequential(nn.ReLU(), nn.Conv2d(fine_c, middle, 3, stride=2, padding=1))
+        self.match = nn.Conv2d(features, fine_c, 1)
         self.first_in = nn.Conv2d(fine_c, fine_c, 3, padding=1)
         self.down_middle = nn.Conv2d(fine_c, middle, 3, stride=2, padding=1)
         self.middle_in = nn.ModuleList(LevelBlock(middle) for _ in range(2))
         self.down_low = nn.Conv2d(middle, low, 3, stride=2, padding=1)
-        self.low = nn.ModuleList(LevelBlock(low) for _ in range(3))
+        self.low_in = nn.ModuleList(LevelBlock(low) for _ in range(2))
+        self.down_lowest = nn.Conv2d(low, lowest, 3, stride=2, padding=1)
+        self.lowest = nn.ModuleList(LevelBlock(lowest) for _ in range(2))
+        self.up_low = nn.Conv2d(lowest, low, 1)
+        self.low_out = nn.ModuleList(LevelBlock(low) for _ in range(2))
         self.up_middle = nn.Conv2d(low, middle, 1)
         self.middle_out = nn.ModuleList(LevelBlock(middle) for _ in range(2))
         self.up_first = nn.Conv2d(middle, fine_c, 1)
         self.first_norm, self.out_norm = ChannelNorm(fine_c), ChannelNorm(fine_c)
         self.first_out = nn.Conv2d(fine_c, fine_c, 3, padding=1)
         self.heads = nn.Conv2d(fine_c, 2, 3, padding=1)
-        self.vote_weights = nn.Parameter(self.evidence.plain_votes())  # where training starts
+        votes = self.evidence.plain_votes()
+        self.vote_weights = nn.Parameter(torch.cat([votes, torch.full((2, RIVALS * len(SEARCH), 1, 1), -1 / RIVALS / len(SEARCH))], 1))  # where training starts
         context = 3 * fine_c + 4
-        self.second_look = SecondLook(CLOSE_GAIN * self.evidence.plain_votes()[1:], context, channels)
+        self.second_look = SecondLook(CLOSE_GAIN * votes[1:], context, channels)
         self.closer_look = CloserLook(self.evidence.features, context + self.second_look.hourglass.features, channels)
 
     def check_input(self, x: torch.Tensor) -> None:
@@ -467,28 +598,27 @@ class DeoccNet(nn.Module):
             raise ValueError(f"the network takes 'b n c h w' with n = {n} views and c = 3 colours: got shape {tuple(x.shape)}")
 
     def cost_volume(self, x: torch.Tensor) -> torch.Tensor:
-        """How the views agree on each candidate: 'b n c h w' to '(b d) f h w'."""
+        """How the views agree on each candidate: centred views 'b n c h w' to '(b d) f h w'."""
         centre = x[:, x.shape[1] // 2]
-        sweep = ViewSweep(torch.cat([x, torch.ones_like(x[:, :, :1])], 2), self.views_num // 2 * self.max_disp)
-        volume = []
-        for d in self.fine_levels.tolist():
-            views = rearrange(sweep.at(d), "b (n c) h w -> b n c h w", c=4)
-            volume.append(self.evidence(views[:, :, :3], views[:, :, 3], centre))
-        return rearrange(torch.stack(volume, 1), "b d f h w -> (b d) f h w")
+        sweep = ViewSweep(torch.cat([x, torch.ones_like(x[:, :, :1])], 2), self.max_disp, squares=True)
+        evidence, rivals = zip(*(self.evidence(sweep.sums(d, self.evidence.members), centre) for d in self.fine_levels.tolist()))
+        return rearrange(torch.cat([torch.stack(evidence, 1), competition(torch.stack(rivals, 1))], 2), "b d f h w -> (b d) f h w")
 
     def aggregate(self, volume: torch.Tensor, guide: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Votes gathered over pixels and candidates: '(b d) f h w' to '(b d) 2 h w' scores and features '(b d) f h w'."""
         d = len(self.fine_levels)
         through = lambda blocks, x: fold(lambda y, block: block(y, d), blocks, x)
-        votes = F.conv2d(window_mean(volume), self.vote_weights)
-        skip = F.relu(self.match(volume.contiguous(memory_format=torch.channels_last)))
-        skip = skip + F.relu(self.first_in(skip) + repeat(guide, "b f h w -> (b d) f h w", d=d))
-        middle = through(self.middle_in, self.down_middle(skip))
-        low = through(self.low, self.down_low(middle))
-        low = F.interpolate(self.up_middle(low), scale_factor=2, mode="nearest")
-        up = self.up_first(through(self.middle_out, middle + low))
-        up = F.interpolate(up, scale_factor=2, mode="bilinear", align_corners=False)
-        full = skip + up
+        for_all = lambda x: repeat(x, "b f h w -> (b d) f h w", d=d)
+        wider = lambda x, mode: F.interpolate(x, scale_factor=2, mode=mode)
+        votes = window_mean(F.conv2d(volume, self.vote_weights))
+        skip = F.relu(self.match(volume))
+        skip = skip + F.relu(self.first_in(skip) + for_all(guide))
+        middle = through(self.middle_in, self.down_middle(skip) + for_all(self.guide_middle(guide)))
+        low = through(self.low_in, self.down_low(middle))
+        lowest = through(self.lowest, self.down_lowest(low))
+        low = through(self.low_out, low + wider(self.up_low(lowest), "nearest"))
+        middle = through(self.middle_out, middle + wider(self.up_middle(low), "nearest"))
+        full = skip + wider(self.up_first(middle), "bilinear")
         full = self.out_norm(full + F.relu(self.first_out(self.first_norm(full))))
         return HEAD_GAIN * self.heads(full) + votes, full
 
@@ -507,7 +637,7 @@ class DeoccNet(nn.Module):
             ValueError: when x has another number of axes, views or colours.
         """
         seen = self.stages(x)
-        both, background = (torch.einsum("bfhw,fd->bdhw", seen[name], self.to_coarse) for name in ("both", "background"))
+        both, background = (in_full(torch.einsum)("bfhw,fd->bdhw", seen[name], self.to_coarse) for name in ("both", "background"))
         looks = tuple(seen[name] for name in ("first", "second", "third")) if earlier else ()
         return both, background, seen["depth_map"], *looks
 
@@ -522,16 +652,16 @@ class DeoccNet(nn.Module):
         """
         self.check_input(x)
         b, h, w = len(x), *x.shape[-2:]
-        x = F.pad(x, (0, -w % POOLING, 0, -h % POOLING, 0, 0), mode="replicate")
+        x = F.pad(x, (0, -w % POOLING, 0, -h % POOLING, 0, 0), mode="replicate") - 0.5
         centre = x[:, x.shape[1] // 2]
-        guide = self.guide(centre - 0.5)
+        guide = self.guide(centre)
         volume = self.cost_volume(x)
         out, features = (rearrange(part, "(b d) k h w -> k b d h w", b=b) for part in self.aggregate(volume, guide))
         both, background = out.float().softmax(2)
         first = self.local_expectation(background)
         peak = background.argmax(1, keepdim=True)
         at_peak = torch.stack([f.gather(1, peak)[:, 0] for f in features], 1)
-        moments = [torch.einsum("bdhw,d->bhw", p, self.fine_levels) - first for p in (both, background)]
+        moments = [in_full(torch.einsum)("bdhw,d->bhw", p, self.fine_levels) - first for p in (both, background)]
         summary = torch.stack([first, *moments, background.amax(1)], 1)
         summary = summary if x.requires_grad else summary.detach()
         context = torch.cat([at_peak, reduce(features, "f b d h w -> b f h w", "mean"), guide, summary], 1)
@@ -547,33 +677,30 @@ class DeoccNet(nn.Module):
         """
         fixed = (lambda d: d) if x.requires_grad else torch.Tensor.detach
         spacing, centre = self.step / FINE, x[:, x.shape[1] // 2]
-        candidates = self.second_look.candidates(first, spacing)
-        evidence = [self.evidence(*look_closer(x, d), centre) for d in fixed(candidates).unbind(1)]
+        candidates = self.second_look.candidates(first)
+        evidence = [self.look(x, d, centre)[0] for d in fixed(candidates).unbind(1)]
         disp, features = self.second_look(evidence, context, candidates, fixed(candidates), spacing)
         estimates = [disp]
-        for apart in BASELINES:
-            a, b, evidence = self.equations(x, fixed(disp), apart * spacing, centre)
-            disp, features = self.closer_look(a, b, evidence, torch.cat([context, features], 1), disp, fixed(disp), apart * spacing)
+        for scale in SCALES:
+            evidence, views, reach = self.look(x, fixed(disp), centre)
+            colour = evidence[:, -4:-1]
+            a, b, _ = normal_equations(views - colour[:, None], reach * self.evidence.likeness(views, colour))
+            disp, features = self.closer_look(a, b, evidence, torch.cat([context, features], 1), disp, fixed(disp), scale * spacing)
             estimates.append(disp)
         limit = self.max_disp + spacing
         return tuple(disp.clamp(-limit, limit) for disp in estimates)
 
-    def equations(self, x: torch.Tensor, disp: torch.Tensor, apart: float, centre: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Normal equations 'b 1 h w' and evidence 'b f h w' at a disparity 'b h w'."""
-        (before, reach), (after, reach_after) = look_closer(x, disp - apart / 2), look_closer(x, disp + apart / 2)
-        reach = reach & reach_after
-        middle = (before + after) / 2
-        evidence = self.evidence(middle * reach[:, :, None], reach, centre)
-        colour = middle - (evidence[:, -4:-1] + 0.5)[:, None]
-        unlike = reduce(colour.square(), "b n c h w -> b n h w", "mean")
-        return *normal_equations(colour, (after - before) / apart, reach * torch.exp(-unlike / (2 * SAME_COLOUR**2))), evidence
+    def look(self, x: torch.Tensor, disp: torch.Tensor, centre: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Evidence 'b f h w' at a disparity 'b h w', and what it is of: `look_closer`'s views and reach."""
+        views, reach = look_closer(x, disp)
+        return self.evidence(block_sums(views, reach, self.evidence.blocks), centre)[0], views, reach
 
     def local_expectation(self, distribution: torch.Tensor) -> torch.Tensor:
         """The expectation over the candidates within one step of the peak, 'b d h w' to 'b h w'."""
         peak = distribution.argmax(1, keepdim=True)
         order = torch.arange(distribution.shape[1], device=peak.device)[None, :, None, None]
         near = distribution * ((order - peak).abs() <= FINE)
-        return torch.einsum("bdhw,d->bhw", near, self.fine_levels) / reduce(near, "b d h w -> b h w", "sum")
+        return in_full(torch.einsum)("bdhw,d->bhw", near, self.fine_levels) / reduce(near, "b d h w -> b h w", "sum")
 
 
 def weights_init_xavier(module: nn.Module) -> None:

@@ -12,7 +12,7 @@ from lfkit.memory import kept_pages
 from lfkit.nested import tensors_of
 
 PROBE_LENGTH = 128      # pixels: a model whose reach is made of single jumps sees one of up to half of it
-PROBE_LIMIT = 512       # pixels; twice a radius that leaves crops no use
+PROBE_LIMIT = 1024      # pixels; twice a radius that leaves crops no use
 PROBE_THICKNESS = 8     # pixels of the probe's other side: enough for a path along it, little to compute
 GRADIENT_GAIN = 2.0**20  # keeps products of many small slopes away from underflow
 ROUNDING = 1000         # in units of the dtype's epsilon, of outputs about 1: what two orders of summation may differ by

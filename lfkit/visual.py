@@ -117,7 +117,7 @@ def refocus(lf: np.ndarray, disp: float) -> np.ndarray:
     """
     views = rearrange(torch.from_numpy(as_float(lf)), "u v h w c -> 1 (u v) c h w")
     views = torch.cat([views, torch.ones_like(views[:, :, :1])], 2)
-    shifted = ViewSweep(views, len(lf) // 2 * abs(disp)).at(disp)
+    shifted = ViewSweep(views, abs(disp)).at(disp)
     total = reduce(shifted, "1 (n c) h w -> h w c", "sum", c=4)
     return (total[..., :3] / total[..., 3:].clamp(min=1e-3)).clamp(0, 1).numpy()
 

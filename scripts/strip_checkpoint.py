@@ -1,4 +1,5 @@
 """Makes a checkpoint fit to publish: without the optimizer's state, which is twice its size, and without what names the machine it was trained on.
+Of a run that averages its weights the averaged ones are kept.
 
     python scripts/strip_checkpoint.py log/<run>/model_best.pkl weights.pkl
     python scripts/strip_checkpoint.py A.pkl weights.pkl --mean_with B.pkl      # the mean of two runs that started from the same weights
@@ -8,7 +9,7 @@ import argparse
 
 import torch
 
-from lfkit.checkpoint import read_checkpoint
+from lfkit.checkpoint import read_checkpoint, scored_weights
 from lfkit.files import write_whole
 
 PRIVATE = ("command", "data_dir", "log_dir", "mask_dir", "model_save_dir", "start_from", "visdom_server", "device", "resume")
@@ -21,8 +22,9 @@ def main() -> None:
     parser.add_argument("--mean_with", metavar="CHECKPOINT", help="of a run that started from the same weights; their mean is kept")
     args = parser.parse_args()
     checkpoint = read_checkpoint(args.source)
+    checkpoint["model_state_dict"] = scored_weights(checkpoint)
     if args.mean_with:
-        other = read_checkpoint(args.mean_with)["model_state_dict"]
+        other = scored_weights(read_checkpoint(args.mean_with))
         checkpoint["model_state_dict"] = {name: (value + other[name]) / 2 for name, value in checkpoint["model_state_dict"].items()}
     kept = {name: checkpoint[name] for name in ("format", "architecture", "epoch", "model_state_dict") if name in checkpoint}
     kept |= {"args": {name: value for name, value in checkpoint["args"].items() if name not in PRIVATE},

@@ -225,6 +225,10 @@ def test_a_new_run_starts_from_given_weights(args, tmp_path):
     args.seed, args.start_from = 0, str(tmp_path / "given.pkl")
     fresh, optimizer, _ = lfkit.build(args, torch.device("cpu"))
     assert all(torch.equal(a, b) for a, b in zip(fresh.state_dict().values(), model.state_dict().values())) and not optimizer.state
+    averaged = {name: value + 1 for name, value in model.state_dict().items()}
+    lfkit.save_checkpoint(args, 7, model, optimizer, scheduler, tmp_path / "given.pkl", average_state_dict=averaged)
+    fresh, _, _ = lfkit.build(args, torch.device("cpu"))  # of a run that averages, the weights that it scored
+    assert all(torch.equal(a, b) for a, b in zip(fresh.state_dict().values(), averaged.values()))
     args.channels = 8
     with pytest.raises(ValueError, match="is of another architecture"):
         lfkit.build(args, torch.device("cpu"))
