@@ -87,7 +87,7 @@ def main() -> None:
     for group, scene in tqdm(scenes_to_score(args.scenes, args.seeds, args.embed), leave=False):
         for path, model in models.items():
             start = time.perf_counter()
-            both, _, disp = (out.numpy() for out in predict_scene(scene.lf, model, device, 256, 32, 8))
+            both, _, disp = (out.numpy() for out in predict_scene(scene.lf, model, device))
             row = score_scene(scene, disp) | {"seconds": time.perf_counter() - start, "group": group, "weights": Path(path).name}
             peaks = both_peaks(both, scene, model.max_disp, model.step)
             rows.append(row | ({"both_peaks": peaks} if peaks is not None else {}))

@@ -59,14 +59,30 @@ def cubic_weights(fraction: float) -> list[float]:
     return [kernel(fraction - tap) + 0.0 for tap in (-1, 0, 1, 2)]
 
 
-def interpolate_axis(x: torch.Tensor, fraction: float, axis: int) -> torch.Tensor:
-    """x read `fraction` of a sample further along an axis, by cubic convolution; same shape, 0 where a tap is missing."""
-    size = x.shape[axis] - 3
-    first, *rest = cubic_weights(fraction)
+def even_weights(fraction: float) -> list[float]:
+    """The same, smoothed by [a, 1 - 2 a, a] so that of white noise as much is left as half way between two samples, where least is: six taps, read from tap 2.
+
+    Reading between samples smooths the noise, and would make every second candidate look the better one.
+    """
+    taps, target = cubic_weights(fraction), sum(w * w for w in cubic_weights(0.5))
+    def smoothed(a):
+        padded = [0.0, 0.0, *taps, 0.0, 0.0]
+        return [a * padded[k] + (1 - 2 * a) * padded[k + 1] + a * padded[k + 2] for k in range(6)]
+    low, high = 0.0, 0.25  # the energy falls between them
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if sum(w * w for w in smoothed(middle)) > target else (low, middle)
+    return smoothed(low)
+
+
+def interpolate_axis(x: torch.Tensor, taps: list[float], axis: int) -> torch.Tensor:
+    """x weighted by taps along an axis, the middle ones before and after the place that is read; same shape, 0 where a tap is missing."""
+    size, before = x.shape[axis] - len(taps) + 1, len(taps) // 2 - 1
+    first, *rest = taps
     out = x.narrow(axis, 0, size) * first
     for k, weight in enumerate(rest, start=1):
         out.add_(x.narrow(axis, k, size), alpha=weight)
-    return F.pad(out, (1, 2) if axis == -1 else (0, 0, 1, 2))
+    return F.pad(out, (before, before + 1) if axis == -1 else (0, 0, before, before + 1))
 
 
 def block_starts(views_num: int) -> list[int]:
@@ -115,11 +131,12 @@ class ViewSweep:
     Args:
         x: views 'b n c h w' with n = (u v).
         reach: largest disparity, above or below 0, that will be asked for.
-        squares: whether a channel is added with the sum of the squares of all others but the last.
+        spacing: distance of the candidates that are to be compared, and get a channel more, the sum of the squares of all others but the last; views
+            that are read between samples at some of them are read as smoothly at all. None for views as they are.
     """
 
-    def __init__(self, x: torch.Tensor, reach: float, squares: bool = False):
-        self.squares, self.reach = squares, reach
+    def __init__(self, x: torch.Tensor, reach: float, spacing: float | None = None):
+        self.spacing, self.reach = spacing, reach
         self.views_num = math.isqrt(x.shape[1])
         self.height, self.width = x.shape[-2:]
         # one tensor a view: it stays in a processor's cache, and slices of it spare the backward pass a gradient of the whole for each
@@ -127,16 +144,19 @@ class ViewSweep:
         self.versions = {}
 
     def _pad(self, offset: int) -> int:
-        """Pixels that a view at this offset from the centre is moved at most, and two more for the cubic taps."""
-        return math.ceil(abs(offset) * self.reach) + 2
+        """Pixels that a view at this offset from the centre is moved at most, and three more for the taps."""
+        return math.ceil(abs(offset) * self.reach) + 3
 
     def _version(self, n: int, ou: int, ov: int, fy: float, fx: float) -> torch.Tensor:
         """View n, padded by zeros and read at a fraction of a pixel."""
         if (n, fy, fx) not in self.versions:
             moved = F.pad(self.views[n], [self._pad(ov)] * 2 + [self._pad(ou)] * 2)
-            moved = interpolate_axis(moved, fy, -2) if fy else moved
-            moved = interpolate_axis(moved, fx, -1) if fx else moved
-            if self.squares:
+            for fraction, offset, axis in ((fy, ou, -2), (fx, ov, -1)):
+                if self.spacing and offset * self.spacing % 1:
+                    moved = interpolate_axis(moved, even_weights(fraction), axis)
+                elif fraction:
+                    moved = interpolate_axis(moved, cubic_weights(fraction), axis)
+            if self.spacing:
                 moved = torch.cat([moved, reduce(moved[:, :-1].square(), "b c h w -> b 1 h w", "sum")], 1)
             self.versions[n, fy, fx] = moved
         return self.versions[n, fy, fx]
@@ -600,7 +620,7 @@ class DeoccNet(nn.Module):
     def cost_volume(self, x: torch.Tensor) -> torch.Tensor:
         """How the views agree on each candidate: centred views 'b n c h w' to '(b d) f h w'."""
         centre = x[:, x.shape[1] // 2]
-        sweep = ViewSweep(torch.cat([x, torch.ones_like(x[:, :, :1])], 2), self.max_disp, squares=True)
+        sweep = ViewSweep(torch.cat([x, torch.ones_like(x[:, :, :1])], 2), self.max_disp, self.step / FINE)
         evidence, rivals = zip(*(self.evidence(sweep.sums(d, self.evidence.members), centre) for d in self.fine_levels.tolist()))
         return rearrange(torch.cat([torch.stack(evidence, 1), competition(torch.stack(rivals, 1))], 2), "b d f h w -> (b d) f h w")
 

@@ -3,7 +3,7 @@ import torch
 
 from lfkit import DeoccNet, get_parameter_number, training_loss, weights_init_xavier
 from lfkit.losses import DistributionCrossEntropy
-from lfkit.model import (CloserLook, SecondLook, ViewEvidence, ViewSweep, block_starts, block_sums, competition, cubic_weights, look_closer, mix, normal_equations,
+from lfkit.model import (CloserLook, SecondLook, ViewEvidence, ViewSweep, block_starts, block_sums, competition, cubic_weights, even_weights, look_closer, mix, normal_equations,
                          plane_fit, slopes, window_mean)
 
 
@@ -45,6 +45,21 @@ def test_cubic_taps(fraction):
     assert sum(taps) == pytest.approx(1)
     assert sum(t * k for t, k in zip(taps, (-1, 0, 1, 2))) == pytest.approx(fraction)  # exact on a straight line
     assert sum(t * k * k for t, k in zip(taps, (-1, 0, 1, 2))) == pytest.approx(fraction**2)  # and on a parabola
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.25, 0.5, 0.75])
+def test_even_taps_leave_as_much_noise_at_every_place(fraction):
+    taps = even_weights(fraction)
+    assert sum(taps) == pytest.approx(1) and sum(t * (k - 2) for k, t in enumerate(taps)) == pytest.approx(fraction)
+    assert sum(t * t for t in taps) == pytest.approx(2 * (9 / 16) ** 2 + 2 * (1 / 16) ** 2)
+
+
+def test_no_candidate_looks_better_for_being_read_between_samples():
+    """Views of nothing but noise: their variance is the same at whole and half candidates, which it is not as they are read elsewhere."""
+    torch.manual_seed(0)
+    noise = torch.randn(1, 81, 1, 96, 96)
+    spread = lambda spacing, disp: float(ViewSweep(noise.expand(-1, -1, 2, -1, -1), 2, spacing).at(disp).unflatten(1, (81, -1))[0, :, 0, 20:-20, 20:-20].var(0).mean())
+    assert spread(0.5, 1.0) == pytest.approx(spread(0.5, 0.5), rel=0.02) and spread(None, 0.5) < 0.8 * spread(None, 1.0)
 
 
 def look(evidence, views, reach=None, centre=None):
@@ -104,7 +119,7 @@ def test_blocks_of_like_colour_are_gathered_and_the_occluded_ones_left_out():
 def test_block_sums_of_the_sweep_are_those_of_its_views(views_num, disp):
     torch.manual_seed(0)
     evidence, x = ViewEvidence(views_num), torch.rand(2, views_num**2, 3, 20, 14) - 0.5
-    sweep = ViewSweep(torch.cat([x, torch.ones_like(x[:, :, :1])], 2), 4, squares=True)
+    sweep = ViewSweep(torch.cat([x, torch.ones_like(x[:, :, :1])], 2), 4, spacing=0.5)
     views = sweep.at(disp).reshape(2, views_num**2, 5, 20, 14)
     starts = block_starts(views_num)
     grid = views.reshape(2, views_num, views_num, 5, 20, 14)
