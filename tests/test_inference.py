@@ -71,12 +71,13 @@ def test_the_result_can_be_changed_in_place():
 
 
 def test_the_network_on_crops_equals_the_whole(model):
-    x = torch.rand(1, 81, 150, 40, 3)
+    x = torch.rand(1, 81, 664, 24, 3)
     model.eval()
     with torch.inference_mode():
         expected = model(rearrange(x, "b n h w c -> b n c h w"))
-    out = overlap_crop_forward(x, model, 1, 144, 64, 8)
-    assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(out, expected))
+    out = overlap_crop_forward(x, model, 1, 640, 304, 8)
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(out[:2], expected[:2]))
+    assert (out[2] - expected[2]).abs().max() < 0.02  # on noise a closer look divides by little, which magnifies rounding
 
 
 def blur(crop):

@@ -114,8 +114,8 @@ def test_auto_is_exact_for_the_network_and_no_larger_than_needed(small):
     length = 2 * radius + 16
     difference = lambda shave: max((a - b).abs().max() for a, b in zip(overlap_crop_forward(x, small, 1, length, shave), expected))
     # on noise a closer look divides by little, which leaves three digits of a disparity after rounding
-    assert difference("auto") < 1e-3 and difference(radius) < 1e-3
-    assert difference(radius // 16) > 5e-3
+    assert difference("auto") < 4e-3 and difference(radius) < 4e-3
+    assert difference(radius // 16) > 2e-2
 
 
 @pytest.mark.parametrize("net, sentence", [
