@@ -115,6 +115,18 @@ def test_blocks_of_like_colour_are_gathered_and_the_occluded_ones_left_out():
     assert float(hidden[23]) == pytest.approx(score(torch.tensor((0.64 + 0.64) / 3)), abs=0.02)
 
 
+def test_like_blocks_compete_by_what_differs_within_them_and_between_them():
+    """Nine blocks with one and the same pattern of 3 x 3 colours: nothing differs between them, and within them what torch.var says."""
+    torch.manual_seed(0)
+    evidence, pattern = ViewEvidence(9), 0.5 + 0.02 * torch.randn(3, 3, 3)
+    views = pattern.repeat(3, 3, 1).reshape(81, 3)
+    _, rivals = look(evidence, views)
+    assert float(rivals[2]) == pytest.approx(float(pattern.reshape(9, 3).var(0).mean()), rel=1e-3)
+    shifted = views.reshape(9, 9, 3).clone()
+    shifted[:3] += 0.03  # three blocks a little brighter: still like the others, and no longer the same
+    assert float(look(evidence, shifted.reshape(81, 3))[1][2]) > 1.2 * float(rivals[2])
+
+
 @pytest.mark.parametrize("views_num, disp", [(9, 1.5), (9, -4.0), (5, 0.5), (3, 2.0)])
 def test_block_sums_of_the_sweep_are_those_of_its_views(views_num, disp):
     torch.manual_seed(0)
