@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Iterator
-from functools import reduce as fold, wraps
+from functools import cache, reduce as fold, wraps
 
 import torch
 import torch.nn.functional as F
@@ -59,6 +59,7 @@ def cubic_weights(fraction: float) -> list[float]:
     return [kernel(fraction - tap) + 0.0 for tap in (-1, 0, 1, 2)]
 
 
+@cache
 def even_weights(fraction: float) -> list[float]:
     """The same, smoothed by [a, 1 - 2 a, a] so that of white noise as much is left as half way between two samples, where least is: six taps, read from tap 2.
 
