@@ -9,7 +9,7 @@ meets is seen. Nothing is warped from a rendered view, so every view shows what 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 import torch.nn.functional as F
@@ -22,10 +22,13 @@ from lfkit.lightfield import Scene
 SOLVER_STEPS = 6     # fixed-point steps after the exact solution for a plane; the slopes below make 6 leave under 1e-3 px
 MAX_SLOPE = 0.02     # steepest disparity slope of a backdrop or an occluder, in px per px
 STEEP = 0.08         # of floors, walls and things; the HCI toolkit's and other rendered scenes have floors of 0.02 to 0.06
+DOME_SLOPE = 0.05    # at the rim of a dome
 WAVE_SLOPE = 0.03    # of each wave on a sheet; two of them, times the outermost view's offset of 4, contract by a third
 OVERSAMPLE = 2       # texture and support samples a pixel: reading them between samples then blurs no view more than another
 MIN_GAP = 0.6        # least disparity between an occluder and all behind it, in pixels per view step
 NEAREST = 0.97       # the nearest occluder, as a part of max_disp
+VIEWS_ASIDE = 4      # view steps from the centre of a 9 x 9 grid to its sides
+WIDEST = 6.0         # half the width of an occluder's wires, bars and ribbons, in pixels: what is behind them some views see
 THINNEST = 0.1       # least room that an occluder's disparity needs, in pixels per view step
 SPOT_DRIFT = 3.0     # pixels that a specular spot moves over its surface per view step, at most
 VIGNETTING = 0.3     # darkening of the corners, at most
@@ -38,12 +41,13 @@ SPLIT_SEED = 1 << 32  # keeps the seeds of scenes and of crops apart
 
 @dataclass
 class Sheet:
-    """One textured surface: disparity a + b y + c x plus waves, seen where its support reaches 0.5."""
+    """One textured surface: disparity a + b y + c x plus waves and a dome, seen where its support reaches 0.5."""
 
     plane: tuple[float, float, float]
     texture: torch.Tensor                    # 'c h w', OVERSAMPLE samples a pixel, over the margin too
     support: torch.Tensor                    # 'h w' coverage in [0, 1], likewise
     waves: list[tuple[float, float, float, float]] = field(default_factory=list)  # amplitude, y and x frequency, phase
+    dome: tuple[float, ...] = ()             # a bulge towards the camera: height, y, x, radius along y and x
     occluder: bool = False
     sheen: tuple[float, float] = (0.0, 0.0)  # brightness gained per view step along u and v
     spot: tuple[float, ...] = ()             # a highlight: strength, y, x, radius in pixels, drift per view step along y and x
@@ -63,13 +67,16 @@ class Sheet:
         out = a + b * y + c * x
         for amplitude, fy, fx, phase in self.waves:
             out = out + amplitude * torch.sin(fy * y + fx * x + phase)
+        if self.dome:
+            height, y0, x0, ry, rx = self.dome
+            out = out + height * (1 - ((y - y0) / ry).square() - ((x - x0) / rx).square()).clamp(min=0)
         return out
 
     def solve(self, i: torch.Tensor, j: torch.Tensor, du: torch.Tensor, dv: torch.Tensor):
         """The point (y, x) of the sheet on the ray through pixel (i, j) of the view at offset (du, dv) = (c - u, c - v)."""
         a, b, c = self.plane
         d = (a + b * i + c * j) / (1 + b * du + c * dv)
-        for _ in range(SOLVER_STEPS if self.waves else 0):
+        for _ in range(SOLVER_STEPS if self.waves or self.dome else 0):
             d = self.disp(i - du * d, j - dv * d)
         return i - du * d, j - dv * d, d
 
@@ -233,8 +240,8 @@ def _place(canvas: Canvas, spread: float = 0.1) -> tuple[float, float]:
 
 def fence(canvas: Canvas) -> torch.Tensor:
     """Two families of parallel wires."""
-    angle, period = canvas.uniform(0, math.pi), canvas.uniform(14, 34)
-    width = canvas.uniform(1.0, 0.16 * period)
+    angle, period = canvas.uniform(0, math.pi), canvas.uniform(14, 46)
+    width = canvas.uniform(1.0, min(0.16 * period, WIDEST))
     y, x = _turned(canvas, *_place(canvas), angle)
     bend = canvas.uniform(0, 1.5) * torch.sin(canvas.x / canvas.uniform(20, 60))
     distances = []
@@ -248,7 +255,7 @@ def bars(canvas: Canvas) -> torch.Tensor:
     """One family of parallel bars."""
     period = canvas.uniform(16, 44)
     y, _ = _turned(canvas, *_place(canvas), canvas.uniform(0, math.pi))
-    return _cover(canvas.uniform(1.5, 0.22 * period) - (torch.remainder(y, period) - period / 2).abs())
+    return _cover(canvas.uniform(1.5, min(0.22 * period, WIDEST)) - (torch.remainder(y, period) - period / 2).abs())
 
 
 def _leaf(canvas: Canvas, place, length: float, width: float, angle: float) -> torch.Tensor:
@@ -258,11 +265,16 @@ def _leaf(canvas: Canvas, place, length: float, width: float, angle: float) -> t
 
 
 def leaves(canvas: Canvas) -> torch.Tensor:
-    """A cloud of pointed leaves."""
+    """A cloud of pointed leaves, spread evenly or in bushes."""
     out = torch.full_like(canvas.y, -10.0)
-    for _ in range(canvas.choose(range(10, 40))):
-        length = canvas.uniform(4, 13)
-        out = torch.maximum(out, _leaf(canvas, _place(canvas), length, length * canvas.uniform(0.25, 0.6), canvas.uniform(0, math.pi)))
+    bushes = [(*_place(canvas), canvas.uniform(0.08, 0.2) * canvas.size) for _ in range(canvas.choose([0, 1, 2, 4]))]
+    for _ in range(canvas.choose(range(10, 60 if bushes else 40))):
+        length, place = canvas.uniform(4, 13), _place(canvas)
+        if bushes:
+            y, x, radius = canvas.choose(bushes)
+            away, turn = radius * canvas.uniform(0, 1.6), canvas.uniform(0, 2 * math.pi)
+            place = y + away * math.sin(turn), x + away * math.cos(turn)
+        out = torch.maximum(out, _leaf(canvas, place, length, length * canvas.uniform(0.25, 0.6), canvas.uniform(0, math.pi)))
     return _cover(out)
 
 
@@ -283,35 +295,85 @@ def branches(canvas: Canvas) -> torch.Tensor:
     return _cover(out)
 
 
-def blobs(canvas: Canvas) -> torch.Tensor:
-    """Smooth islands."""
+def _relief(canvas: Canvas) -> tuple[torch.Tensor, torch.Tensor]:
+    """Smooth hills 'h w' and their slope per pixel."""
     noise = F.avg_pool2d(canvas.noise(canvas.uniform(2.0, 2.6))[None], 5, 1, 2)[0, 0]
-    level = torch.quantile(noise[::8, ::8].flatten(), canvas.uniform(0.7, 0.88))
     gy, gx = torch.gradient(noise)
-    return _cover((noise - level) / torch.hypot(gy, gx).clamp(min=1e-2) / OVERSAMPLE)
+    return noise, torch.hypot(gy, gx).clamp(min=1e-2) * OVERSAMPLE
 
 
-OCCLUDERS = {"fence": fence, "bars": bars, "leaves": leaves, "branches": branches, "blobs": blobs}
+def vines(canvas: Canvas) -> torch.Tensor:
+    """Winding ribbons of even width: the contour lines of hills."""
+    hills, slope = _relief(canvas)
+    levels = [torch.quantile(hills[::8, ::8].flatten(), canvas.uniform(0.15, 0.85)) for _ in range(canvas.choose([1, 2, 3]))]
+    width = canvas.uniform(1.0, 0.7 * WIDEST)
+    return _cover(torch.stack([width - (hills - level).abs() / slope for level in levels]).amax(0))
 
 
-def _object_support(canvas: Canvas) -> torch.Tensor:
-    """A thing of the background: an ellipse, a box, a pile of both, a few sticks, an island or a cloud of leaves."""
+OCCLUDERS = {"fence": fence, "bars": bars, "leaves": leaves, "branches": branches, "vines": vines}
+
+
+@dataclass
+class Thing:
+    """The outline of a thing in the background: its support, where it stands, half its width where it is narrow, in pixels; and its radii if it is round."""
+
+    support: torch.Tensor
+    place: tuple[float, float]
+    width: float
+    radii: tuple[float, ...] = ()
+
+
+def _island(canvas: Canvas) -> Thing:
+    hills, slope = _relief(canvas)
+    level = torch.quantile(hills[::8, ::8].flatten(), canvas.uniform(0.7, 0.88))
+    top = int(hills.argmax())
+    return Thing(_cover((hills - level) / slope), (float(canvas.y.flatten()[top]), float(canvas.x.flatten()[top])), 0.06 * canvas.size)
+
+
+def _sticks(canvas: Canvas) -> Thing:
     out = torch.full_like(canvas.y, -10.0)
-    if canvas.uniform(0, 1) < 0.15:
-        return canvas.choose([blobs, blobs, leaves])(canvas)
-    if canvas.uniform(0, 1) < 0.15:
-        for _ in range(canvas.choose(range(1, 5))):
-            out = torch.maximum(out, _segment(canvas, _place(canvas), _place(canvas), canvas.uniform(0.8, 3.0), canvas.uniform(0.8, 3.0)))
-        return _cover(out)
-    place, angle = _place(canvas, 0.0), canvas.choose([0.0, canvas.uniform(0, math.pi)])
-    for _ in range(canvas.choose([1, 1, 1, 3])):
+    for _ in range(canvas.choose(range(1, 5))):
+        out = torch.maximum(out, _segment(canvas, _place(canvas), _place(canvas), canvas.uniform(0.8, 3.0), canvas.uniform(0.8, 3.0)))
+    return Thing(_cover(out), _place(canvas, 0.0), 3.0)
+
+
+def _foliage(canvas: Canvas) -> Thing:
+    return Thing(leaves(canvas), _place(canvas, 0.0), 4.0)
+
+
+def _pile(canvas: Canvas) -> Thing:
+    """A box, an ellipse or three of them, one on the other."""
+    out = torch.full_like(canvas.y, -10.0)
+    place, angle, sides = _place(canvas, 0.0), canvas.choose([0.0, canvas.uniform(0, math.pi)]), []
+    first = place
+    for _ in range(canvas.choose([1, 1, 3])):
         y, x = _turned(canvas, *place, angle)
-        tall, wide = (canvas.uniform(0.03, 0.25) * canvas.size for _ in range(2))
+        tall, wide = (canvas.uniform(0.04, 0.3) * canvas.size for _ in range(2))
+        sides += [tall, wide]
         box = torch.minimum(tall - y.abs(), wide - x.abs())
         ellipse = (1 - torch.hypot(y / tall, x / wide)) * min(tall, wide)
         out = torch.maximum(out, canvas.choose([box, ellipse]))
         place = tuple(p + canvas.uniform(-0.15, 0.15) * canvas.size for p in place)
-    return _cover(out)
+    return Thing(_cover(out), first, min(sides))
+
+
+def _vase(canvas: Canvas) -> Thing:
+    """Upright and round, its width changing from the foot to the lip: vases, bottles, people."""
+    (y0, x0), tall, wide = _place(canvas, 0.0), canvas.uniform(0.1, 0.35) * canvas.size, canvas.uniform(0.05, 0.16) * canvas.size
+    t = ((canvas.y - y0) / tall).clamp(-1, 1)
+    outline = 1 + sum(canvas.uniform(-0.3, 0.3) * torch.sin((k + 1) * math.pi / 2 * t + canvas.uniform(0, 2 * math.pi)) for k in range(1, 4))
+    profile = wide * outline.clamp(min=0.3)
+    return Thing(_cover(torch.minimum(profile - (canvas.x - x0).abs(), tall - (canvas.y - y0).abs())), (y0, x0), float(profile.min()), (2 * tall, 1.3 * float(profile.max())))
+
+
+def _ball(canvas: Canvas) -> Thing:
+    (y0, x0), radius = _place(canvas, 0.0), canvas.uniform(0.06, 0.3) * canvas.size
+    ry, rx = radius, radius * canvas.uniform(0.6, 1.6)
+    return Thing(_cover((1 - torch.hypot((canvas.y - y0) / ry, (canvas.x - x0) / rx)) * min(ry, rx)), (y0, x0), min(ry, rx), (1.1 * ry, 1.1 * rx))
+
+
+SOLID = (_pile, _pile, _pile, _vase, _vase, _ball, _ball, _island)  # too wide to see what is behind their middle
+THIN = (_sticks, _foliage)
 
 
 # scenes
@@ -354,28 +416,47 @@ def _steep_sheet(canvas: Canvas, low: float, high: float, support: torch.Tensor,
     return sheet
 
 
-def _shine(canvas: Canvas) -> dict:
-    """How light moves over a sheet as the view moves: on one in three a brightness that changes, on one in five a spot that drifts."""
+def _shine(canvas: Canvas, spotted: float = 0.2) -> dict:
+    """How light moves over a sheet as the view moves: on one in three a brightness that changes, on some a spot that drifts."""
     strength = canvas.choose([0.0, 0.0, 0.01])
     sheen = canvas.uniform(-strength, strength), canvas.uniform(-strength, strength)
     drift = canvas.uniform(-SPOT_DRIFT, SPOT_DRIFT), canvas.uniform(-SPOT_DRIFT, SPOT_DRIFT)
     spot = canvas.uniform(0.1, 0.6), *_place(canvas, 0.0), canvas.uniform(2, 0.15 * canvas.size + 2), *drift
-    return {"sheen": sheen, "spot": spot if canvas.uniform(0, 1) < 0.2 else ()}
+    return {"sheen": sheen, "spot": spot if canvas.uniform(0, 1) < spotted else ()}
+
+
+def _thing_sheet(canvas: Canvas, thing: Thing, low: float, high: float) -> Sheet:
+    """A thing whose disparity stays within [low, high]: flat, slanted, wavy, or bulging and shaded if it is round."""
+    if not thing.radii or canvas.uniform(0, 1) < 0.3:
+        make = canvas.choose([partial(_sheet, slant=1.0), _steep_sheet])
+        return make(canvas, low, high, thing.support, **_shine(canvas))
+    (y0, x0), (ry, rx) = thing.place, thing.radii
+    height = min(canvas.uniform(0.2, 1.0) * (high - low), DOME_SLOPE * min(ry, rx) / 2)
+    sheet = _sheet(canvas, low, high - height, thing.support, 0.5, wavy=0.0, **_shine(canvas, spotted=0.4))
+    sheet.dome = height, y0, x0, ry, rx
+    turn, strength = canvas.uniform(0, 2 * math.pi), canvas.uniform(0, 0.6)
+    sheet.texture = sheet.texture * (1 + strength * (math.sin(turn) * (canvas.y - y0) / ry + math.cos(turn) * (canvas.x - x0) / rx).clamp(-1, 1))
+    return sheet
 
 
 def make_sheets(canvas: Canvas, max_disp: float, occluded: bool = True) -> list[Sheet]:
-    """A random scene: a backdrop, a floor or wall that meets it, objects that may touch and cross, and occluders in front of all."""
+    """A random scene: a backdrop, a floor or wall that meets it, things that may touch and cross, and occluders in front of all.
+
+    What is an occluder, and not a thing of the background, only its shape can tell: occluders are thin, so that what is behind them some views see; things are
+    wider than the outermost views see past their edges, but for a few thin ones behind occluders.
+    """
     everywhere = torch.ones_like(canvas.y)
     split = canvas.uniform(0.0, 0.6) * max_disp if occluded else 0.95 * max_disp  # occluders in front, the rest behind
     far = canvas.uniform(-0.95 * max_disp, min(split - 1.5, 0.0))
     sheets = [_sheet(canvas, far, far + canvas.uniform(0.3, 1.0) * (split - far), everywhere, slant=1.0)]
     if canvas.uniform(0, 1) < 0.5:
         sheets.append(_steep_sheet(canvas, far, split, everywhere, **_shine(canvas)))
-    for _ in range(canvas.choose(range(1, 8))):
-        low = canvas.uniform(far, split - 0.3)
-        make = canvas.choose([_sheet, _steep_sheet])
-        options = {"slant": 1.0} if make is _sheet else {}
-        sheets.append(make(canvas, low, min(low + canvas.uniform(0.05, 1.5), split), _object_support(canvas), **options, **_shine(canvas)))
+    for _ in range(canvas.choose(range(1, 9))):
+        thing = canvas.choose(THIN if occluded and canvas.uniform(0, 1) < 0.1 else SOLID)(canvas)
+        y, x = (torch.tensor([[p]], device=canvas.device) for p in thing.place)
+        here = float(nearest(canvas, sheets, y, x)[0])
+        low = min(max(here + canvas.uniform(-0.2, 1.0) * thing.width / VIEWS_ASIDE, far), split - 0.3)
+        sheets.append(_thing_sheet(canvas, thing, low, min(low + canvas.uniform(0.05, 1.5), split)))
     return sheets + (make_occluders(canvas, split + MIN_GAP, NEAREST * max_disp) if occluded else [])
 
 
@@ -485,7 +566,7 @@ def synthesize(seed: int, size: int = 128, views_num: int = 9, max_disp: float =
         size: side of each view in pixels, at least 16.
         views_num: views a side, odd, at least 3.
         max_disp: no disparity of the centre view exceeds it, in pixels per view step.
-        occluded: with occluders or without; by default four of five scenes have some.
+        occluded: with occluders or without; by default two of three scenes have some.
         noise: standard deviation of the sensor noise, in parts of the full range; drawn by default.
         device: where it is rendered.
 
@@ -502,7 +583,7 @@ def synthesize(seed: int, size: int = 128, views_num: int = 9, max_disp: float =
     margin = math.ceil(views_num // 2 * max_disp) + 4
     canvas = Canvas(size, margin, generator, torch.device(device))
     if occluded is None:
-        occluded = canvas.uniform(0, 1) < 0.8
+        occluded = canvas.uniform(0, 1) < 2 / 3
     parts = render(canvas, make_sheets(canvas, max_disp, occluded), views_num)
     lf, gt_data = photograph(canvas, parts["lf"], parts["gt_data"], noise)
     to_byte = lambda image: (image.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()

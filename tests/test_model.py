@@ -1,7 +1,9 @@
+import numpy as np
 import pytest
 import torch
+from einops import rearrange
 
-from lfkit import DeoccNet, get_parameter_number, training_loss, weights_init_xavier
+from lfkit import DeoccNet, compute_bad_pix, get_parameter_number, synthesize, training_loss, weights_init_xavier
 from lfkit.losses import DistributionCrossEntropy
 from lfkit.model import (CloserLook, SecondLook, ViewEvidence, ViewSweep, block_starts, block_sums, competition, cubic_weights, even_weights, look_closer, mix, normal_equations,
                          plane_fit, slopes, window_mean)
@@ -355,3 +357,29 @@ def test_gradients_at_the_ends_of_the_levels_are_finite(disp):
                             {"loss1_weight": 1.0, "loss2_weight": 1.0, "loss3_weight": 1.0}, 4, 1)
     loss.backward()
     assert all(torch.isfinite(p.grad).all() for p in net.parameters())
+
+
+def test_one_crop_is_learned_by_heart():
+    """An untrained network of half the width has BadPix 0.07 under 1 % on all of one occluded crop within 400 steps."""
+    steps, rate = 400, 4e-3
+    scene = synthesize(5, size=40, noise=0.0, occluded=True)
+    x = rearrange(torch.from_numpy(scene.lf).float() / 255, "u v h w c -> 1 (u v) c h w")
+    layers = [torch.from_numpy(np.ascontiguousarray(disp))[None] for disp in (scene.fg_disp, scene.bg_disp)]
+    torch.manual_seed(0)
+    net = DeoccNet(16)
+    net.apply(weights_init_xavier)
+    optimizer = torch.optim.Adam(net.parameters())
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.1)
+    bad = 100.0
+    for _ in range(steps):
+        outputs = net(x, earlier=True)
+        bad = compute_bad_pix(outputs[2][0].detach().numpy(), scene.bg_disp, border=0)
+        if bad < 1:
+            break
+        loss, _ = training_loss(outputs, *layers, torch.nn.L1Loss(), DistributionCrossEntropy(), {"loss1_weight": 1.0, "loss2_weight": 1.0, "loss3_weight": 4.0}, 4, 1)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimizer.step()
+        scheduler.step()
+    assert scene.mask.mean() > 0.1 and bad < 1

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 import lfkit
-from lfkit.synthetic import OCCLUDERS, TEXTURES, Canvas, Sheet, _blurred, _steep_sheet, render
+from lfkit.synthetic import OCCLUDERS, SOLID, TEXTURES, Canvas, Sheet, _blurred, _steep_sheet, _thing_sheet, render
 
 GREY = 1 / 255  # one step of a uint8 picture
 
@@ -131,6 +131,50 @@ def test_truth_is_consistent_and_inside_the_levels(seed):
     assert np.array_equal(scene.mask, scene.fg_disp > scene.bg_disp)
     assert np.abs(scene.fg_disp).max() <= 4 and np.abs(scene.bg_disp).max() <= 4
     assert scene.lf.std() > 2
+
+
+def seen_behind(scene) -> np.ndarray:
+    """At each point of the centre view, whether some view sees the background there; the nearer layer splatted three pixels wide, as in `hidden`."""
+    (h, w), c = scene.mask.shape, scene.views_num // 2
+    y, x = np.mgrid[:h, :w]
+    seen = np.zeros_like(scene.mask)
+    for du, dv in ((c - u, c - v) for u in range(scene.views_num) for v in range(scene.views_num)):
+        row, col = (40 + np.rint(axis + offset * scene.fg_disp).astype(int) for axis, offset in ((y, du), (x, dv)))
+        front = np.full((h + 80, w + 80), -np.inf)
+        for dy in (-1, 0, 1):
+            for dx in (-1, 0, 1):
+                np.maximum.at(front, (row + dy, col + dx), scene.fg_disp)
+        row, col = (40 + np.rint(axis + offset * scene.bg_disp).astype(int) for axis, offset in ((y, du), (x, dv)))
+        seen |= front[row, col] < scene.bg_disp + 0.3
+    return seen
+
+
+def test_what_occluders_hide_some_view_sees():
+    """An occluder is told from a thing of the background by how thin it is."""
+    scenes = [lfkit.synthesize(seed, size=64, occluded=True) for seed in range(12)]
+    hidden = sum(scene.mask.sum() for scene in scenes)
+    assert hidden > 1000 and sum((scene.mask & seen_behind(scene)).sum() for scene in scenes) > 0.95 * hidden
+
+
+@pytest.mark.parametrize("shape", SOLID)
+def test_a_thing_keeps_to_its_disparities_and_is_as_wide_as_it_says(shape):
+    round_ones = 0
+    for seed in range(6):
+        canvas = Canvas(96, 20, torch.Generator().manual_seed(seed), torch.device("cpu"))
+        thing = shape(canvas)
+        sheet = _thing_sheet(canvas, thing, -1.0, 1.0)
+        shown = (sheet.support >= 0.6) & (canvas.y >= 0) & (canvas.y <= 95) & (canvas.x >= 0) & (canvas.x <= 95)
+        disp = sheet.disp(canvas.y, canvas.x)[shown]
+        assert thing.support.max() > 0.9 and thing.width >= 3
+        assert not len(disp) or (disp.min() > -1.05 and disp.max() < 1.05)
+        y, x, d = sheet.solve(*(torch.tensor(value) for value in (*thing.place, 4.0, -4.0)))
+        assert float(sheet.disp(y, x)) == pytest.approx(float(d), abs=3e-3)
+        if sheet.dome:
+            round_ones += 1
+            at = lambda y, x: float(Sheet((0.0, 0.0, 0.0), sheet.texture, sheet.support, dome=sheet.dome).disp(torch.tensor(y), torch.tensor(x)))
+            height, y0, x0, ry, rx = sheet.dome
+            assert at(y0, x0) == pytest.approx(height) and at(y0 + ry / 2, x0) == pytest.approx(0.75 * height) and at(y0, x0 + 2 * rx) == 0
+    assert round_ones > 0 or shape.__name__ in ("_pile", "_island")
 
 
 @pytest.mark.parametrize("name", OCCLUDERS)
