@@ -134,10 +134,10 @@ def test_truth_is_consistent_and_inside_the_levels(seed):
 
 
 def seen_behind(scene) -> np.ndarray:
-    """At each point of the centre view, whether some view sees the background there; the nearer layer splatted three pixels wide, as in `hidden`."""
+    """At each point of the centre view, how many views see the background there; the nearer layer splatted three pixels wide, as in `hidden`."""
     (h, w), c = scene.mask.shape, scene.views_num // 2
     y, x = np.mgrid[:h, :w]
-    seen = np.zeros_like(scene.mask)
+    seen = np.zeros((h, w), int)
     for du, dv in ((c - u, c - v) for u in range(scene.views_num) for v in range(scene.views_num)):
         row, col = (40 + np.rint(axis + offset * scene.fg_disp).astype(int) for axis, offset in ((y, du), (x, dv)))
         front = np.full((h + 80, w + 80), -np.inf)
@@ -145,15 +145,14 @@ def seen_behind(scene) -> np.ndarray:
             for dx in (-1, 0, 1):
                 np.maximum.at(front, (row + dy, col + dx), scene.fg_disp)
         row, col = (40 + np.rint(axis + offset * scene.bg_disp).astype(int) for axis, offset in ((y, du), (x, dv)))
-        seen |= front[row, col] < scene.bg_disp + 0.3
+        seen += front[row, col] < scene.bg_disp + 0.3
     return seen
 
 
-def test_what_occluders_hide_some_view_sees():
-    """An occluder is told from a thing of the background by how thin it is."""
-    scenes = [lfkit.synthesize(seed, size=64, occluded=True) for seed in range(12)]
-    hidden = sum(scene.mask.sum() for scene in scenes)
-    assert hidden > 1000 and sum((scene.mask & seen_behind(scene)).sum() for scene in scenes) > 0.95 * hidden
+def test_what_occluders_hide_a_quarter_of_the_views_see():
+    """An occluder is told from a thing of the background by how thin it is: of balls in the occluders' place, which hide a half from more, this fails."""
+    views = np.concatenate([seen_behind(scene)[scene.mask] for scene in (lfkit.synthesize(seed, size=96, occluded=True) for seed in range(6))])
+    assert len(views) > 1000 and (views >= 20).mean() > 0.8
 
 
 @pytest.mark.parametrize("shape", SOLID)
