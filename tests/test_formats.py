@@ -271,7 +271,7 @@ def test_a_picture_that_does_not_divide(tmp_path):
 
 
 def test_a_picture_without_views(tmp_path):
-    iio.imwrite(tmp_path / "photo.png", views_of(0, 3, size=90)[1, 1])
+    iio.imwrite(tmp_path / "photo.png", views_of(3, 3, size=90)[1, 1])
     check_broken(r"photo\.png: no seams between views are seen at 3, 5 views a side; tell them \(views_num, --picture_views\) and the layout", tmp_path / "photo.png")
 
 
