@@ -79,8 +79,8 @@ def add_knobs(parser: ArgumentParser) -> None:
                        help="above 0: validate, and save beside the weights, their moving average, of which each step keeps so much (0.999, say)")
 
 
-def add_training_arguments(parser: ArgumentParser) -> None:
-    """Adds every training flag with its default."""
+def add_data_arguments(parser: ArgumentParser) -> None:
+    """Adds what the crops are cut from."""
     data = parser.add_argument_group("data")
     data.add_argument("--data_dir", default="./Dataset/", help="data directory: LFs/<scene>.npy ..., or a folder for each scene; "
                       "synthetic: for procedural scenes without end, never written to disk")
@@ -95,6 +95,9 @@ def add_training_arguments(parser: ArgumentParser) -> None:
     data.add_argument("--mask_dir", default=None, metavar="DIR", help="folder of alpha images, all of one size, that these occluders are cut from; drawn without it")
     data.add_argument("--num_workers", type=whole(0), default=0, help="loader processes; 0 is fastest on few cores and small data")
 
+
+def add_model_arguments(parser: ArgumentParser) -> None:
+    """Adds the network's sizes, the run's name, and where it starts or goes on from."""
     model = parser.add_argument_group("model")
     model.add_argument("--model_name", default="DeoccNet", help="names the run")
     model.add_argument("--model_msg", default="NoTagModel", help="tags the run")
@@ -106,6 +109,9 @@ def add_training_arguments(parser: ArgumentParser) -> None:
     model.add_argument("--max_disp", type=float, default=MAX_DISP, help="largest disparity level, in pixels per view step")
     model.add_argument("--step", type=float, default=STEP, help="distance of two disparity levels, in pixels per view step")
 
+
+def add_loop_arguments(parser: ArgumentParser) -> None:
+    """Adds the device, the length of the training, the rate and the losses."""
     train = parser.add_argument_group("train")
     train.add_argument("--device", default="auto", help="auto (the freest CUDA device, else the CPU), cpu, cuda, cuda:0 ...")
     train.add_argument("--epoch", type=whole(0), default=10000, help="epochs in total")
@@ -124,8 +130,9 @@ def add_training_arguments(parser: ArgumentParser) -> None:
     train.add_argument("--hidden_weight", type=float, default=0.0, help="how much of each loss over the hidden pixels alone is added to it")
     train.add_argument("--seed", type=whole(0), default=0, help="seeds initialisation, shuffling, crops and augmentation")
 
-    add_knobs(parser)
 
+def add_validation_arguments(parser: ArgumentParser) -> None:
+    """Adds what is validated, when, and in what crops."""
     test = parser.add_argument_group("validation")
     test.add_argument("--if_debug", type=int, choices=(0, 1), default=1, help="1 validates debug_testing_images.txt, 0 testing_images.txt")
     test.add_argument("--val_every", type=whole(1), default=10, help="epochs between two validations")
@@ -134,12 +141,21 @@ def add_training_arguments(parser: ArgumentParser) -> None:
     test.add_argument("--shave", type=whole_or_auto(0), default=16, help="pixels of a crop's inner sides not trusted; auto: the network's reach")
     test.add_argument("--mod", type=whole(1), default=8, help="crops start at multiples of it")
 
+
+def add_log_arguments(parser: ArgumentParser) -> None:
+    """Adds where a run is written and shown."""
     log = parser.add_argument_group("log")
     log.add_argument("--log_dir", default="./log", help="where runs are written")
     log.add_argument("--keep", type=whole(0), default=5, help="numbered checkpoints that stay, the newest, beside the best and the last; 0 for all")
     log.add_argument("--if_visdom", type=int, choices=(0, 1), default=0, help="1 draws the curves in visdom")
     log.add_argument("--visdom_server", default="http://localhost", help="address of the visdom server")
     log.add_argument("--visdom_port", type=whole(1), default=9878, help="its port")
+
+
+def add_training_arguments(parser: ArgumentParser) -> None:
+    """Adds every training flag with its default."""
+    for add in (add_data_arguments, add_model_arguments, add_loop_arguments, add_knobs, add_validation_arguments, add_log_arguments):
+        add(parser)
 
 
 def check_arguments(args: Namespace) -> Namespace:
