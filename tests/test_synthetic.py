@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import distance_transform_edt
 
 import lfkit
-from lfkit.synthetic import OCCLUDERS, SOLID, TEXTURES, Canvas, Sheet, _blurred, _steep_sheet, _thing_sheet, render
+from lfkit.synthetic import OCCLUDERS, OVERSAMPLE, SOLID, TEXTURES, Canvas, Sheet, _blurred, _steep_sheet, _thing_sheet, render
 
 GREY = 1 / 255  # one step of a uint8 picture
 
@@ -164,7 +165,7 @@ def test_a_thing_keeps_to_its_disparities_and_is_as_wide_as_it_says(shape):
         sheet = _thing_sheet(canvas, thing, -1.0, 1.0)
         shown = (sheet.support >= 0.6) & (canvas.y >= 0) & (canvas.y <= 95) & (canvas.x >= 0) & (canvas.x <= 95)
         disp = sheet.disp(canvas.y, canvas.x)[shown]
-        assert thing.support.max() > 0.9 and thing.width >= 3
+        assert thing.width >= 3 and distance_transform_edt(thing.support >= 0.5).max() / OVERSAMPLE > 0.9 * thing.width  # a disc of that radius fits into it
         assert not len(disp) or (disp.min() > -1.05 and disp.max() < 1.05)
         y, x, d = sheet.solve(*(torch.tensor(value) for value in (*thing.place, 4.0, -4.0)))
         assert float(sheet.disp(y, x)) == pytest.approx(float(d), abs=3e-3)
