@@ -106,6 +106,8 @@ def restore(checkpoint: dict, path: str | Path, model: nn.Module, optimizer=None
                          f"{', '.join(f'--{name} {value}' for name, value in saved.items())}: use the same flags, or the version of lfkit that saved it")
     if optimizer is not None and not checkpoint["optimizer_state_dict"]:
         raise ValueError(f"{path}: holds weights without the optimizer's state, so that no run can go on from it; start a new one with --start_from")
+    if optimizer is not None and len(optimizer.param_groups) != len(checkpoint["optimizer_state_dict"]["param_groups"]):
+        raise ValueError(f"{path}: was trained by another optimizer; use its --optimizer {checkpoint['args'].get('optimizer', 'adam')}")
     if scheduler is not None and ("lr_lambdas" in checkpoint["scheduler_state_dict"]) != ("lr_lambdas" in scheduler.state_dict()):
         saved = {name: checkpoint["args"].get(name) for name in ("schedule", "warm_up")}
         raise ValueError(f"{path}: its learning rate followed another schedule; use its {', '.join(f'--{name} {value}' for name, value in saved.items())}")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from lfkit.disparity import MAX_DISP, STEP, disparity_levels
 from lfkit.losses import CRITERIA, DISP_CRITERIA, WEIGHT_NAMES
 from lfkit.model import check_views_num
-from lfkit.optim import PRECISIONS
+from lfkit.optim import OPTIMIZERS, PRECISIONS
 
 
 class SentenceParser(ArgumentParser):
@@ -116,7 +116,8 @@ def add_loop_arguments(parser: ArgumentParser) -> None:
     train.add_argument("--device", default="auto", help="auto (the freest CUDA device, else the CPU), cpu, cuda, cuda:0 ...")
     train.add_argument("--epoch", type=whole(0), default=10000, help="epochs in total")
     train.add_argument("--current_iter", type=whole(0), default=0, help="number of the first epoch, where no checkpoint says it")
-    train.add_argument("--lr", type=float, default=1e-4, help="initial learning rate of Adam")
+    train.add_argument("--optimizer", default="adam", choices=OPTIMIZERS, help="Adam, or Muon for the kernels and Adam for the rest")
+    train.add_argument("--lr", type=float, default=1e-4, help="initial learning rate")
     train.add_argument("--decay_step", type=whole(1), default=200, help="the rate is multiplied by gamma after so many decay units")
     train.add_argument("--decay_unit", default="epoch", choices=("epoch", "batch"), help="what decay_step counts")
     train.add_argument("--gamma", type=float, default=0.1, help="factor of the decay")

@@ -22,6 +22,8 @@ from lfkit.lightfield import Scene
 SOLVER_STEPS = 6     # fixed-point steps after the exact solution for a plane; the slopes below make 6 leave under 1e-3 px
 MAX_SLOPE = 0.02     # steepest disparity slope of a backdrop or an occluder, in px per px
 STEEP = 0.08         # of floors, walls and things; the HCI toolkit's and other rendered scenes have floors of 0.02 to 0.06
+FLOORED = 0.7        # share of the scenes that have a floor or a steep wall
+OCCLUDED = 0.5       # share of the scenes that have occluders
 DOME_SLOPE = 0.05    # at the rim of a dome
 WAVE_SLOPE = 0.03    # of each wave on a sheet; two of them, times the outermost view's offset of 4, contract by a third
 OVERSAMPLE = 2       # texture and support samples a pixel: reading them between samples then blurs no view more than another
@@ -33,6 +35,7 @@ THINNEST = 0.1       # least room that an occluder's disparity needs, in pixels 
 SPOT_DRIFT = 3.0     # pixels that a specular spot moves over its surface per view step, at most
 VIGNETTING = 0.3     # darkening of the corners, at most
 JITTER = 0.01        # standard deviation of the views' exposures, at most
+DARKEST = 0.2        # exposure of the darkest of the underexposed half, in parts of the full one
 BLUR = 0.7           # standard deviation of the lens blur in pixels, at most
 # the photographs that come inside scikit-image and that its documentation calls CC0 or public domain
 PICTURES = ("astronaut", "brick", "camera", "chelsea", "coffee", "grass", "gravel", "hubble_deep_field", "rocket")
@@ -449,7 +452,7 @@ def make_sheets(canvas: Canvas, max_disp: float, occluded: bool = True) -> list[
     split = canvas.uniform(0.0, 0.6) * max_disp if occluded else 0.95 * max_disp  # occluders in front, the rest behind
     far = canvas.uniform(-0.95 * max_disp, min(split - 1.5, 0.0))
     sheets = [_sheet(canvas, far, far + canvas.uniform(0.3, 1.0) * (split - far), everywhere, slant=1.0)]
-    if canvas.uniform(0, 1) < 0.5:
+    if canvas.uniform(0, 1) < FLOORED:
         sheets.append(_steep_sheet(canvas, far, split, everywhere, **_shine(canvas)))
     for _ in range(canvas.choose(range(1, 9))):
         thing = canvas.choose(THIN if occluded and canvas.uniform(0, 1) < 0.1 else SOLID)(canvas)
@@ -535,7 +538,7 @@ def photograph(canvas: Canvas, lf: torch.Tensor, gt_data: torch.Tensor, noise: f
     The centre view's exposure does not jitter, so that gt_data, which has no noise, stays the centre view without its occluders.
     """
     blur, corner = canvas.choose([0.0, canvas.uniform(0.2, BLUR)]), canvas.choose([0.0, canvas.uniform(0, VIGNETTING)])
-    exposure = canvas.choose([1.0, canvas.uniform(0.35, 1.0)])
+    exposure = canvas.choose([1.0, DARKEST ** canvas.uniform(0, 1)])
     axis = torch.linspace(-1, 1, canvas.size, device=canvas.device)
     shade = exposure * (1 - corner * (axis[:, None].square() + axis.square()) / 2)[..., None]
     gains = 1 + canvas.choose([0.0, canvas.uniform(0, JITTER)]) * torch.randn(lf.shape[:2], generator=canvas.generator)
@@ -566,7 +569,7 @@ def synthesize(seed: int, size: int = 128, views_num: int = 9, max_disp: float =
         size: side of each view in pixels, at least 16.
         views_num: views a side, odd, at least 3.
         max_disp: no disparity of the centre view exceeds it, in pixels per view step.
-        occluded: with occluders or without; by default two of three scenes have some.
+        occluded: with occluders or without; by default every second scene has some.
         noise: standard deviation of the sensor noise, in parts of the full range; drawn by default.
         device: where it is rendered.
 
@@ -583,7 +586,7 @@ def synthesize(seed: int, size: int = 128, views_num: int = 9, max_disp: float =
     margin = math.ceil(views_num // 2 * max_disp) + 4
     canvas = Canvas(size, margin, generator, torch.device(device))
     if occluded is None:
-        occluded = canvas.uniform(0, 1) < 2 / 3
+        occluded = canvas.uniform(0, 1) < OCCLUDED
     parts = render(canvas, make_sheets(canvas, max_disp, occluded), views_num)
     lf, gt_data = photograph(canvas, parts["lf"], parts["gt_data"], noise)
     to_byte = lambda image: (image.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()

@@ -6,7 +6,7 @@ from torch import nn
 
 import lfkit
 from lfkit.losses import WEIGHT_NAMES
-from lfkit.optim import make_average, rate_factor
+from lfkit.optim import Muon, make_average, orthogonalized, rate_factor
 
 CPU = torch.device("cpu")
 WEIGHTS = dict.fromkeys(WEIGHT_NAMES, 1.0)
@@ -138,3 +138,48 @@ def test_a_gradient_that_overflows_in_fp16_is_left_out_and_the_scale_falls(args)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**120)
     after, _ = train(args, parts, scaler=scaler)
     assert torch.equal(after, before) and scaler.get_scale() == 2.0**119
+
+
+def test_orthogonalized_moves_all_singular_values_near_one():
+    """And keeps the singular vectors: against a singular value decomposition in float64."""
+    x = torch.randn(12, 30, generator=torch.Generator().manual_seed(1))
+    for matrix in (x, x.T):
+        u, s, vh = torch.linalg.svd(matrix.double(), full_matrices=False)
+        out = orthogonalized(matrix).double()
+        values = torch.diag(u.T @ out @ vh.T)
+        assert s.max() / s.min() > 3.5 and values.min() > 0.65 and values.max() < 1.25
+        assert (out - u @ torch.diag(values) @ vh).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("shape", [(8, 3, 3, 3), (64, 5, 3, 3), (24, 40, 1, 1)])
+def test_muon_steps_as_pytorchs_do(shape):
+    """Kernels as torch.optim.Muon moves the flattened matrix (in bfloat16), the rest as torch.optim.Adam."""
+    generator = torch.Generator().manual_seed(0)
+    draw = lambda *size: torch.randn(size, generator=generator)
+    kernel, bias, head = (nn.Parameter(draw(*size)) for size in (shape, (8,), (2, 5, 3, 3)))
+    matrix, theirs, their_head = nn.Parameter(kernel.detach().flatten(1).clone()), nn.Parameter(bias.detach().clone()), nn.Parameter(head.detach().clone())
+    ours = Muon([kernel, bias, head], lr=0.01)
+    peers = torch.optim.Muon([matrix], lr=0.01, weight_decay=0, adjust_lr_fn="match_rms_adamw"), torch.optim.Adam([theirs, their_head], lr=0.01)
+    start = matrix.detach().clone()
+    for _ in range(5):
+        kernel.grad, bias.grad, head.grad = draw(*shape), draw(8), draw(2, 5, 3, 3)
+        matrix.grad, theirs.grad, their_head.grad = kernel.grad.flatten(1).clone(), bias.grad.clone(), head.grad.clone()
+        for optimizer in (ours, *peers):
+            optimizer.step()
+    assert (kernel.flatten(1) - matrix).norm() < 0.03 * (matrix - start).norm()
+    assert torch.allclose(bias, theirs, atol=1e-6) and torch.allclose(head, their_head, atol=1e-6)
+
+
+def test_muon_goes_on_as_if_never_stopped(args, tmp_path):
+    args.optimizer = "muon"
+    straight = lfkit.build(args, CPU)
+    train(args, straight)
+    lfkit.save_checkpoint(args, 1, *straight, tmp_path / "model.pkl")
+    expected, _ = train(args, straight)
+    args.start_from = None
+    resumed = lfkit.build(args, CPU)
+    lfkit.load_checkpoint(tmp_path / "model.pkl", *resumed)
+    assert torch.equal(train(args, resumed)[0], expected)
+    args.optimizer = "adam"
+    with pytest.raises(ValueError, match="model.pkl: was trained by another optimizer; use its --optimizer muon"):
+        lfkit.load_checkpoint(tmp_path / "model.pkl", *lfkit.build(args, CPU))
