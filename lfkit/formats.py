@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import numpy as np
-from einops import rearrange
+from einops import rearrange, reduce
 
 from lfkit.files import IMAGE_SUFFIXES, existing, read_array, read_image, read_pfm
 
@@ -15,7 +15,9 @@ LYTRO_VIEWS = 14  # pixels behind a lenslet, as Lytro's own software and Stanfor
 LYTRO_MIDDLE = 9  # of those 14 the outer ones are dark
 VIEWS_NUMS = (3, 5, 7, 9, 11, 13, 14, 15, 17)  # views a side that are tried where nobody tells
 SMALLEST_VIEW = 16  # pixels; a picture's size divides into too many smaller ones
-PLAIN_SEAM = 1.2  # how much rougher than the rest seams are at least where views meet; where there are none it is 1.0
+PLAIN_SEAM = 1.28  # how much rougher than the rest seams are at least where views meet; where there are none it is about 1.0, at most 1.27 of 32 readings
+ALIKE = 0.6  # how much neighbouring views differ at most, in parts of how much the picture varies; parts of a single view differ about as much as it varies
+COARSE = 8   # pixels that are averaged before views are compared: more than a disparity moves
 CAMERA = {"intrinsics": ("focal_length_mm", "image_resolution_x_px", "image_resolution_y_px", "sensor_size_mm"),
           "extrinsics": ("num_cams_x", "num_cams_y", "baseline_mm", "focus_distance_m")}
 
@@ -249,11 +251,11 @@ def read_picture(path: Path, layout: str | None = None, views_num: int | None = 
 
 
 def _found_layout(path: Path, image: np.ndarray, numbers: list[int], layout: str | None, told: bool) -> tuple[str, int]:
-    """The layout and views a side of the plainest seams between views and the smoothest views; ValueError where no seams are seen."""
+    """The layout and views a side of the plainest seams between views and the smoothest views; ValueError where no seams are seen, or what they part is unlike."""
     readings = [(seams(image, way, n), way, n) for n in numbers for way in ([layout] if layout else LAYOUTS)]
-    readings = [reading for reading in readings if told or reading[0] >= PLAIN_SEAM]
+    readings = [reading for reading in readings if told or (reading[0] >= PLAIN_SEAM and unlikeness(image, *reading[1:]) <= ALIKE)]
     if not readings:
-        raise ValueError(f"{path}: no seams between views are seen at {', '.join(map(str, numbers))} views a side; tell them (views_num, --picture_views) and the layout")
+        raise ValueError(f"{path}: no seams between like views are seen at {', '.join(map(str, numbers))} views a side; tell them (views_num, --picture_views) and the layout")
     return max(readings, key=lambda reading: reading[0] / max(roughness(image, *reading[1:]), 1e-6))[1:]
 
 
@@ -269,17 +271,28 @@ def roughness(image: np.ndarray, layout: str, n: int) -> float:
     return sum(float(np.abs(np.diff(middle, axis=axis)).mean()) for axis in range(4))
 
 
+def unlikeness(image: np.ndarray, layout: str, n: int) -> float:
+    """Mean absolute difference of neighbouring views, of the middle 3 x 3, in parts of their mean absolute deviation, both of averages over COARSE pixels."""
+    lf, c = unfold(image[..., 1:2], layout, n)[..., 0], n // 2
+    middle = lf[c - 1:c + 2, c - 1:c + 2].astype(np.float64)
+    cell = min(COARSE, *middle.shape[2:])
+    h, w = (side // cell * cell for side in middle.shape[2:])
+    coarse = reduce(middle[..., :h, :w], "u v (h a) (w b) -> u v h w", "mean", a=cell, b=cell)
+    step = sum(float(np.abs(np.diff(coarse, axis=axis)).mean()) for axis in (0, 1)) / 2
+    return step / max(float(np.abs(coarse - coarse.mean()).mean()), 1e-6)
+
+
 def seams(image: np.ndarray, layout: str, n: int) -> float:
-    """How much more neighbouring pixels differ where two views meet (a grid), or at the worst place under each lenslet, than elsewhere.
+    """How much more neighbouring pixels differ where two views meet (a grid), or at the worst place under each lenslet, than elsewhere; along the axis where it is less.
 
     Where nothing repeats it is about 1. Dark rims put a lenslet's worst place beside the seam, hence any place there.
     """
-    peak = rest = 0.0
+    ratios = []
     for axis in (0, 1):
         steps = np.abs(np.diff(image[..., 1].astype(np.int16), axis=axis)).mean(axis=1 - axis)
         period = image.shape[axis] // n if layout == "grid" else n
         places = np.arange(1, len(steps) + 1) % period
         folded = np.bincount(places, steps) / np.bincount(places)
         worst = 0 if layout == "grid" else int(folded.argmax())
-        peak, rest = peak + float(folded[worst]), rest + float(np.delete(folded, worst).mean())
-    return peak / max(rest, 1e-6)
+        ratios.append(float(folded[worst]) / max(float(np.delete(folded, worst).mean()), 1e-6))
+    return min(ratios)

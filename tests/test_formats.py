@@ -12,7 +12,7 @@ from einops import rearrange
 import lfkit
 from conftest import real
 from lfkit.files import write_pfm
-from lfkit.formats import depth_to_disp, read_camera, roughness, seams, unfold
+from lfkit.formats import depth_to_disp, read_camera, roughness, seams, unfold, unlikeness
 
 # of HCI's scene dino, on views of 48 x 32
 CAMERA = """[intrinsics]
@@ -212,7 +212,7 @@ def test_seams_and_smoothness_count_together(tmp_path):
 
 
 def test_a_told_layout_alone_is_looked_for(tmp_path):
-    check_broken("no seams between views are seen", picture(tmp_path / "all.png", views_of(0, 9), "lenslet"), "grid")
+    check_broken("no seams between like views are seen", picture(tmp_path / "all.png", views_of(0, 9), "lenslet"), "grid")
 
 
 @pytest.fixture(scope="module")
@@ -258,8 +258,9 @@ def test_seams_and_roughness_by_hand():
     lf = np.repeat(np.arange(9, dtype=np.uint8) * 10, 12).reshape(3, 3, 2, 2, 3)
     grid, lenslet = (rearrange(lf, MOSAIC[layout]) for layout in ("grid", "lenslet"))
     assert roughness(grid, "grid", 3) == roughness(lenslet, "lenslet", 3) == 10 + 30 and np.array_equal(unfold(grid, "grid", 3), lf)
-    assert seams(lenslet, "lenslet", 3) == (20 + 60) / (10 + 30)   # 10 and 30 from view to view, 20 and 60 from lenslet to lenslet
-    assert seams(grid, "grid", 3) == (10 + 30) / 1e-6   # no change but at the seams
+    assert seams(lenslet, "lenslet", 3) == min(20 / 10, 60 / 30)   # 10 and 30 from view to view, 20 and 60 from lenslet to lenslet
+    assert seams(grid, "grid", 3) == 10 / 1e-6   # no change but at the seams
+    assert unlikeness(grid, "grid", 3) == unlikeness(lenslet, "lenslet", 3) == pytest.approx((10 + 30) / 2 / (200 / 9))  # 0 ... 80 deviate by 200 / 9 on average
 
 
 def test_a_picture_that_does_not_divide(tmp_path):
@@ -272,7 +273,19 @@ def test_a_picture_that_does_not_divide(tmp_path):
 
 def test_a_picture_without_views(tmp_path):
     iio.imwrite(tmp_path / "photo.png", views_of(3, 3, size=90)[1, 1])
-    check_broken(r"photo\.png: no seams between views are seen at 3, 5 views a side; tell them \(views_num, --picture_views\) and the layout", tmp_path / "photo.png")
+    check_broken(r"photo\.png: no seams between like views are seen at 3, 5 views a side; tell them \(views_num, --picture_views\) and the layout", tmp_path / "photo.png")
+
+
+@pytest.mark.parametrize("seed", range(300, 316))
+def test_a_single_view_is_not_taken_for_several(tmp_path, seed):
+    """A thing's edge at a third of a small picture's side looks like a seam."""
+    iio.imwrite(tmp_path / "photo.png", lfkit.synthesize(seed, 90, views_num=3).lf[1, 1])
+    check_broken("photo.png: no seams between like views are seen", tmp_path / "photo.png")
+
+
+def test_a_real_view_is_not_taken_for_several(tmp_path):
+    iio.imwrite(tmp_path / "photo.png", np.asarray(lfkit.load_scene(real("hci/antinous")).lf[4, 4, :495, :495]))
+    check_broken("photo.png: no seams between like views are seen", tmp_path / "photo.png")
 
 
 def test_a_picture_and_wrong_words(tmp_path):
