@@ -35,6 +35,7 @@ ROWS = {
     "--clip 1": ["--clip", "1"],
     "--accumulate 2, half the batch": ["--accumulate", "2"],
     "--average 0.9": ["--average", "0.9"],
+    "--optimizer muon": ["--optimizer", "muon"],
     "--warm_up 4 --schedule cosine": ["--warm_up", "4", "--schedule", "cosine", "--decay_unit", "batch"],
     "--pin_memory 0": ["--pin_memory", "0"],
     "--compile 1": ["--compile", "1"],

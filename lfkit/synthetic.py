@@ -458,8 +458,9 @@ def make_sheets(canvas: Canvas, max_disp: float, occluded: bool = True) -> list[
         thing = canvas.choose(THIN if occluded and canvas.uniform(0, 1) < 0.1 else SOLID)(canvas)
         y, x = (torch.tensor([[p]], device=canvas.device) for p in thing.place)
         here = float(nearest(canvas, sheets, y, x)[0])
-        low = min(max(here + canvas.uniform(-0.2, 1.0) * thing.width / VIEWS_ASIDE, far), split - 0.3)
-        sheets.append(_thing_sheet(canvas, thing, low, min(low + canvas.uniform(0.05, 1.5), split)))
+        top = here + thing.width / VIEWS_ASIDE  # higher, the outermost views would see past its middle
+        low = min(max(here + canvas.uniform(-0.2, 1.0) * (top - here), far), split - 0.3)
+        sheets.append(_thing_sheet(canvas, thing, low, min(low + canvas.uniform(0.05, 1.5), max(top, low + 0.1), split)))
     return sheets + (make_occluders(canvas, split + MIN_GAP, NEAREST * max_disp) if occluded else [])
 
 

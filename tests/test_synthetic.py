@@ -4,6 +4,7 @@ import torch
 from scipy.ndimage import distance_transform_edt
 
 import lfkit
+from lfkit import synthetic
 from lfkit.synthetic import OCCLUDERS, OVERSAMPLE, SOLID, TEXTURES, Canvas, Sheet, _blurred, _steep_sheet, _thing_sheet, render
 
 GREY = 1 / 255  # one step of a uint8 picture
@@ -175,6 +176,17 @@ def test_a_thing_keeps_to_its_disparities_and_is_as_wide_as_it_says(shape):
             height, y0, x0, ry, rx = sheet.dome
             assert at(y0, x0) == pytest.approx(height) and at(y0 + ry / 2, x0) == pytest.approx(0.75 * height) and at(y0, x0 + 2 * rx) == 0
     assert round_ones > 0 or shape.__name__ in ("_pile", "_island")
+
+
+def test_no_view_sees_past_the_middle_of_a_thing(monkeypatch):
+    """The outermost views lie 4 steps from the centre: they see 4 (d - here) pixels past an edge."""
+    stood, grounds, real_thing, real_nearest = [], [], synthetic._thing_sheet, synthetic.nearest
+    monkeypatch.setattr(synthetic, "_thing_sheet", lambda canvas, thing, low, high: stood.append((thing.width, low, high)) or real_thing(canvas, thing, low, high))
+    monkeypatch.setattr(synthetic, "nearest", lambda *args: grounds.append(real_nearest(*args)) or grounds[-1])
+    for seed in range(10):
+        synthetic.make_sheets(Canvas(96, 20, torch.Generator().manual_seed(seed), torch.device("cpu")), 4.0, occluded=False)
+    assert len(stood) == len(grounds) > 20
+    assert all(low < high and 4 * (high - float(here[0])) <= width + 0.5 for (width, low, high), (here, _) in zip(stood, grounds))
 
 
 @pytest.mark.parametrize("name", OCCLUDERS)
