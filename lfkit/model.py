@@ -346,15 +346,16 @@ def slopes(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @in_full
-def normal_equations(views: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def normal_equations(views: torch.Tensor, weights: torch.Tensor, near: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """What each pixel's views say about how far the disparity at which they were read is from the one at which they agree.
 
     Least squares over the views of a pixel: read at a disparity too low by e, the view at offset o = (c - u, c - v) shows what the mean of all shows o e pixels
     before. The slopes are the mean's, in which noise has averaged out.
 
     Args:
-        views: 'b n c h w', from any origin; a near one loses fewest digits.
+        views: 'b n c h w'.
         weights: 'b n h w', how far each view is believed to see the point.
+        near: 'b c h w', colours near the views', black by default: differences from near ones lose the fewest digits.
 
     Returns:
         a and b, 'b 1 h w': the correction is b / a, and the sums of both over several pixels give their common one; the weighted mean colour 'b c h w'.
@@ -368,8 +369,10 @@ def normal_equations(views: torch.Tensor, weights: torch.Tensor) -> tuple[torch.
     total = reduce(weights, "b n h w -> b 1 h w", "sum").clamp(min=1e-6)
     m = torch.einsum("kn,bnhw->bkhw", torch.cat([moments[1:], (moments[1:, None] * moments[None, 1:]).flatten(0, 1)[[0, 1, 3]]]), weights) / total
     mu, mv, uu, uv, vv = m[:, :1], m[:, 1:2], m[:, 2:3], m[:, 3:4], m[:, 4:5]
-    mean, along_u, along_v = (torch.einsum("kn,bnchw->kbchw", moments, views * weights[:, :, None]) / total).unbind(0)
+    near = torch.zeros_like(views[:, 0]) if near is None else near
+    mean, along_u, along_v = (torch.einsum("kn,bnchw->kbchw", moments, (views - near[:, None]) * weights[:, :, None]) / total).unbind(0)
     along_u, along_v = along_u - mu * mean, along_v - mv * mean
+    mean = mean + near  # whose slopes are the picture's; those of the differences alone would be next to none
     dy, dx = slopes(mean)
     a = (uu - mu * mu) * dy * dy + 2 * (uv - mu * mv) * dy * dx + (vv - mv * mv) * dx * dx
     b = -(along_u * dy + along_v * dx)
@@ -703,13 +706,18 @@ class DeoccNet(nn.Module):
         disp, features = self.second_look(evidence, context, candidates, fixed(candidates), spacing)
         estimates = [disp]
         for scale in SCALES:
-            evidence, views, reach = self.look(x, fixed(disp), centre)
-            colour = evidence[:, -4:-1]
-            a, b, _ = normal_equations(views - colour[:, None], reach * self.evidence.likeness(views, colour))
+            a, b, evidence = self.equations(x, fixed(disp), centre)
             disp, features = self.closer_look(a, b, evidence, torch.cat([context, features], 1), disp, fixed(disp), scale * spacing)
             estimates.append(disp)
         limit = self.max_disp + spacing
         return tuple(disp.clamp(-limit, limit) for disp in estimates)
+
+    def equations(self, x: torch.Tensor, disp: torch.Tensor, centre: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """`normal_equations` 'b 1 h w' of the views read at a disparity 'b h w', each as far as it is like the blocks that agree, and the evidence there."""
+        evidence, views, reach = self.look(x, disp, centre)
+        colour = evidence[:, -4:-1]
+        a, b, _ = normal_equations(views, reach * self.evidence.likeness(views, colour), colour)
+        return a, b, evidence
 
     def look(self, x: torch.Tensor, disp: torch.Tensor, centre: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Evidence 'b f h w' at a disparity 'b h w', and what it is of: `look_closer`'s views and reach."""

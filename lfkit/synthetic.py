@@ -23,7 +23,7 @@ SOLVER_STEPS = 6     # fixed-point steps after the exact solution for a plane; t
 MAX_SLOPE = 0.02     # steepest disparity slope of a backdrop or an occluder, in px per px
 STEEP = 0.08         # of floors, walls and things; the HCI toolkit's and other rendered scenes have floors of 0.02 to 0.06
 FLOORED = 0.7        # share of the scenes that have a floor or a steep wall
-OCCLUDED = 0.5       # share of the scenes that have occluders
+OCCLUDED = 0.6       # share of the scenes that have occluders
 DOME_SLOPE = 0.05    # at the rim of a dome
 WAVE_SLOPE = 0.03    # of each wave on a sheet; two of them, times the outermost view's offset of 4, contract by a third
 OVERSAMPLE = 2       # texture and support samples a pixel: reading them between samples then blurs no view more than another
@@ -570,7 +570,7 @@ def synthesize(seed: int, size: int = 128, views_num: int = 9, max_disp: float =
         size: side of each view in pixels, at least 16.
         views_num: views a side, odd, at least 3.
         max_disp: no disparity of the centre view exceeds it, in pixels per view step.
-        occluded: with occluders or without; by default every second scene has some.
+        occluded: with occluders or without; by default three in five have some.
         noise: standard deviation of the sensor noise, in parts of the full range; drawn by default.
         device: where it is rendered.
 

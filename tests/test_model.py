@@ -252,6 +252,23 @@ def test_hidden_views_have_no_say_in_the_normal_equations():
         assert torch.allclose(ours, theirs)
 
 
+@pytest.mark.parametrize("off", [-0.2, -0.05, 0.1])
+def test_the_network_measures_how_far_off_an_estimate_is(off):
+    """On a faint slanted picture before and behind the mark; the blocks' colour, which is subtracted on the way, must not take the picture's slopes with it."""
+    disp, net = 0.37, DeoccNet(4, 5)
+    x = 0.2 * (plane(disp) - 0.5)
+    a, b, _ = net.equations(x, torch.full((1, 40, 40), disp - off), x[:, 12])
+    inside = (0, 0, slice(8, -8), slice(8, -8))
+    assert (b[inside].sum() / a[inside].sum()).item() == pytest.approx(off, abs=0.015 + 0.1 * abs(off))
+
+
+def test_a_near_colour_changes_no_equation():
+    torch.manual_seed(0)
+    views, weights, near = torch.rand(1, 9, 3, 8, 8), torch.rand(1, 9, 8, 8), torch.rand(1, 3, 8, 8)
+    for plain, apart in zip(normal_equations(views, weights), normal_equations(views, weights, near)):
+        assert torch.allclose(plain, apart, atol=1e-5)
+
+
 def test_slopes_are_exact_on_a_cubic():
     y, x = torch.meshgrid(torch.arange(12.0) / 6, torch.arange(10.0) / 5, indexing="ij")
     dy, dx = slopes((y**3 - 2 * y * x + x**2)[None, None])
