@@ -50,6 +50,7 @@ def build(args: Namespace, device: torch.device,
     model.apply(weights_init_xavier)
     if args.start_from:
         model.load_state_dict(scored_weights(load_checkpoint(args.start_from, model)))
+    model.jolt = args.jolt
     model.to(device)
     if args.channels_last:
         keep_channels_last(model)

@@ -27,6 +27,7 @@ SEARCH = ((1, 5, 20.0), (4, 3, 45.0), (8, 5, 150.0))  # windows in which candida
 REACH = 4       # pixels within which the second look takes its neighbours' least and greatest estimate for its own
 CLOSE_GAIN = 3.0  # scores differ less between close candidates than between far ones
 SCALES = (0.3, 0.15)  # corrections that the closer looks expect, in distances of two first candidates
+JOLT = 0.6      # by how many distances of two first candidates a jolted estimate is moved, at most
 WINDOWS = ((1, 1), (1, 3), (1, 7), (4, 3), (8, 5))  # over which a closer look gathers its normal equations: pixels a cell, cells a side
 WIDE = 4        # from this cell on, also a plane is fitted to the corrected estimates
 GRADIENT_FLOOR = 1e-6  # mean squared change of colour per disparity under which there is nothing to see move: noise of 0.001
@@ -481,6 +482,12 @@ def mix(disp: torch.Tensor, mixing: torch.Tensor) -> torch.Tensor:
     return reduce(weights * rearrange(around, "b k (h w) -> b k h w", h=disp.shape[-2]), "b k h w -> b h w", "sum")
 
 
+def jolts(disp: torch.Tensor, share: float) -> torch.Tensor:
+    """Smooth random moves like 'b h w', in [-JOLT, JOLT], for about this share of the crops, and 0 for the rest."""
+    moves = JOLT * (2 * torch.rand(len(disp), 1, 4, 4, device=disp.device) - 1) * (torch.rand(len(disp), 1, 1, 1, device=disp.device) < share)
+    return F.interpolate(moves, disp.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
+
+
 class SecondLook(nn.Module):
     """Chooses for each pixel between its own first estimate and the least and greatest of its neighbours'.
 
@@ -576,6 +583,8 @@ class DeoccNet(nn.Module):
 
     Source: plane sweep without a reference, peers of OACC-Net (CVPR 2022); sub-pixel levels, SubFocal (Chao et al., 2022).
     """
+
+    jolt = 0.0  # while training, the share of the crops whose estimates are moved before the closer looks, which learn to mend that
 
     def __init__(self, channels: int = 32, views_num: int = 9, max_disp: float = MAX_DISP, step: float = STEP):
         super().__init__()
@@ -705,6 +714,8 @@ class DeoccNet(nn.Module):
         evidence = [self.look(x, d, centre)[0] for d in fixed(candidates).unbind(1)]
         disp, features = self.second_look(evidence, context, candidates, fixed(candidates), spacing)
         estimates = [disp]
+        if self.training and self.jolt:
+            disp = disp + spacing * jolts(disp, self.jolt)
         for scale in SCALES:
             a, b, evidence = self.equations(x, fixed(disp), centre)
             disp, features = self.closer_look(a, b, evidence, torch.cat([context, features], 1), disp, fixed(disp), scale * spacing)

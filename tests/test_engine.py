@@ -20,6 +20,12 @@ def epoch(args, model, optimizer, scheduler, number=0, criterion=None):
     return lfkit.train_epoch(args, model, criterion or nn.L1Loss(), nn.L1Loss(), optimizer, scheduler, number, WEIGHTS, CPU)
 
 
+def test_jolts_are_asked_for(args):
+    assert lfkit.build(args, CPU)[0].jolt == 0
+    args.jolt = 0.25
+    assert lfkit.build(args, CPU)[0].jolt == 0.25
+
+
 def test_an_epoch_averages_over_all_crops(args):
     """The report of an epoch without learning equals the mean over its crops, computed one by one."""
     args.lr, args.batch_size = 0.0, 2  # three crops: a batch of two and one of one

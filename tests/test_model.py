@@ -5,7 +5,7 @@ from einops import rearrange
 
 from lfkit import DeoccNet, compute_bad_pix, get_parameter_number, synthesize, training_loss, weights_init_xavier
 from lfkit.losses import DistributionCrossEntropy
-from lfkit.model import (CloserLook, SecondLook, ViewEvidence, ViewSweep, block_starts, block_sums, competition, cubic_weights, even_weights, look_closer, mix, normal_equations,
+from lfkit.model import (JOLT, CloserLook, SecondLook, ViewEvidence, ViewSweep, block_starts, block_sums, competition, cubic_weights, even_weights, jolts, look_closer, mix, normal_equations,
                          plane_fit, slopes, window_mean)
 
 
@@ -260,6 +260,29 @@ def test_the_network_measures_how_far_off_an_estimate_is(off):
     a, b, _ = net.equations(x, torch.full((1, 40, 40), disp - off), x[:, 12])
     inside = (0, 0, slice(8, -8), slice(8, -8))
     assert (b[inside].sum() / a[inside].sum()).item() == pytest.approx(off, abs=0.015 + 0.1 * abs(off))
+
+
+def test_jolts_are_bounded_and_touch_their_share_of_the_crops():
+    torch.manual_seed(0)
+    disp = torch.zeros(200, 16, 24)
+    assert not jolts(disp, 0.0).any()
+    moves = jolts(disp, 0.25)
+    touched = moves.flatten(1).abs().amax(1) > 0
+    assert 30 <= touched.sum() <= 70 and 0.5 * JOLT < moves.abs().max() <= JOLT
+    assert abs(moves[touched].mean()) < 0.1 * JOLT  # to both sides alike
+
+
+def test_estimates_are_jolted_while_training_alone_and_after_the_second_look():
+    torch.manual_seed(0)
+    net, x = DeoccNet(4, 3), torch.rand(1, 9, 3, 16, 16)
+    with torch.no_grad():
+        plain = net.stages(x)
+        net.jolt = 1.0
+        jolted, net = net.stages(x), net.eval()
+        used = net.stages(x)
+    for name in ("first", "second"):
+        assert torch.equal(jolted[name], plain[name])
+    assert not torch.allclose(jolted["third"], plain["third"], atol=1e-3) and torch.equal(used["depth_map"], plain["depth_map"])
 
 
 def test_a_near_colour_changes_no_equation():
