@@ -129,7 +129,7 @@ def add_loop_arguments(parser: ArgumentParser) -> None:
     for name, what in zip(WEIGHT_NAMES, ("two-peaked distribution", "background's distribution", "background's disparity")):
         train.add_argument(f"--{name}", type=float, default=1.0, help=f"weight of the loss on the {what}")
     train.add_argument("--hidden_weight", type=float, default=0.0, help="how much of each loss over the hidden pixels alone is added to it")
-    train.add_argument("--jolt", type=float, default=0.0, help="in this share of the crops the estimates are moved a little before the closer looks, which learn to mend that")
+    train.add_argument("--jolt", type=share, default=0.0, help="in this share of the crops the estimates are moved a little before the closer looks, which learn to mend that")
     train.add_argument("--seed", type=whole(0), default=0, help="seeds initialisation, shuffling, crops and augmentation")
 
 

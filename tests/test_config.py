@@ -63,11 +63,12 @@ def test_devices():
     assert lfkit.choose_device("auto").type in ("cpu", "cuda")
 
 
+@pytest.mark.parametrize("flag", ["--embed", "--jolt"])
 @pytest.mark.parametrize("text", ["1.5", "-0.1"])
-def test_a_share_lies_between_0_and_1(text):
+def test_a_share_lies_between_0_and_1(text, flag):
     assert lfkit.get_parser(["--embed", "0.25"]).embed == 0.25 and lfkit.get_parser().embed == 1.0 and lfkit.get_parser().mask_dir is None
-    with pytest.raises(ValueError, match=f"--embed: must be from 0 to 1: got {text}"):
-        lfkit.get_parser([f"--embed={text}"])
+    with pytest.raises(ValueError, match=f"{flag}: must be from 0 to 1: got {text}"):
+        lfkit.get_parser([f"{flag}={text}"])
 
 
 def test_crops_of_validation_may_be_chosen_automatically():

@@ -254,7 +254,7 @@ def test_hidden_views_have_no_say_in_the_normal_equations():
 
 @pytest.mark.parametrize("off", [-0.2, -0.05, 0.1])
 def test_the_network_measures_how_far_off_an_estimate_is(off):
-    """On a faint slanted picture before and behind the mark; the blocks' colour, which is subtracted on the way, must not take the picture's slopes with it."""
+    """On a faint picture read at estimates too far and too near; the blocks' colour, which is subtracted on the way, must not take the picture's slopes with it."""
     disp, net = 0.37, DeoccNet(4, 5)
     x = 0.2 * (plane(disp) - 0.5)
     a, b, _ = net.equations(x, torch.full((1, 40, 40), disp - off), x[:, 12])
