@@ -21,9 +21,13 @@ VOTE_WINDOW = 5        # side of the window over which plain votes are averaged,
 HEAD_GAIN = 0.2        # an untrained network's scores stay below the plain votes, about 1
 POOLING = 8     # crops agree with the whole image where they start at multiples of this
 ROUNDING = 1e-6        # variance of colours that are rounded to bytes: 1 / 12 of a grey level squared
-RIVALS = 3      # kinds of variance by which candidates compete
+RIVALS = 5      # kinds of variance by which candidates compete
+DETAIL = 2, 5   # window whose mean is taken from a picture, which leaves its detail: pixels a cell, cells a side; shading and gloss, which move otherwise
+# than what they lie on, are smooth
 SEARCH = ((1, 5, 20.0), (4, 3, 45.0), (8, 5, 150.0))  # windows in which candidates compete: pixels a cell, cells a side, and by how much the
 # best one's variance must be lower to count: a third of what noise makes of the mean over so many pixels and views
+SLANTED = 8     # from this cell on, candidates compete also as surfaces that are steep
+SLANT = 1 / 16  # the steepest of these, along rows or columns, in pixels per view step a pixel; rendered scenes have floors of 0.02 to 0.06
 REACH = 4       # pixels within which the second look takes its neighbours' least and greatest estimate for its own
 CLOSE_GAIN = 3.0  # scores differ less between close candidates than between far ones
 SCALES = (0.3, 0.15)  # corrections that the closer looks expect, in distances of two first candidates
@@ -133,8 +137,9 @@ class ViewSweep:
     Args:
         x: views 'b n c h w' with n = (u v).
         reach: largest disparity, above or below 0, that will be asked for.
-        spacing: distance of the candidates that are to be compared, and get a channel more, the sum of the squares of all others but the last; views
-            that are read between samples at some of them are read as smoothly at all. None for views as they are.
+        spacing: distance of the candidates that are to be compared, for views of which c = RGB, ones and perhaps further channels; they get the sum
+            of the squares of RGB and the squares of the further channels beside these; views that are read between samples at some of
+            the candidates are read as smoothly at all. None for views as they are.
     """
 
     def __init__(self, x: torch.Tensor, reach: float, spacing: float | None = None):
@@ -159,7 +164,7 @@ class ViewSweep:
                 elif fraction:
                     moved = interpolate_axis(moved, cubic_weights(fraction), axis)
             if self.spacing:
-                moved = torch.cat([moved, reduce(moved[:, :-1].square(), "b c h w -> b 1 h w", "sum")], 1)
+                moved = torch.cat([moved, reduce(moved[:, :3].square(), "b c h w -> b 1 h w", "sum"), moved[:, 4:].square()], 1)
             self.versions[n, fy, fx] = moved
         return self.versions[n, fy, fx]
 
@@ -259,6 +264,14 @@ class ViewEvidence(nn.Module):
         best = torch.where(valid, variance, 1.0)[:, self.fours].amin(1, keepdim=True)
         return torch.cat([score, *together, count[:, -1:] / len(self.blocks) / BLOCK**2], 1), torch.cat([variance[:, -1:], best, like], 1)
 
+    @in_full
+    def detail(self, sums: torch.Tensor) -> torch.Tensor:
+        """The variances 'b 2 h w' of all views and of the best four blocks, of one channel: sums 'b k 3 h w' of its values, of how many views reach, and of its squares."""
+        value, count, square = torch.einsum("gk,bkchw->cbghw", torch.cat([self.groups[self.fours], self.groups[-1:]]), sums)
+        variance = (square - value.square() / count.clamp(min=1)).clamp(min=0) / (count - 1).clamp(min=1)
+        variance = torch.where(count > 1.5, variance, 1.0)
+        return torch.cat([variance[:, -1:], variance[:, :-1].amin(1, keepdim=True)], 1)
+
     def together(self, mean: torch.Tensor, variance: torch.Tensor, valid: torch.Tensor, centre: torch.Tensor) -> tuple:
         """What the blocks say together, from their means 'b g c h w' and variances 'b g h w'; and the variance over all views of the like ones."""
         trust = valid / (variance + VARIANCE_FLOOR)
@@ -324,18 +337,59 @@ def unpooled(x: torch.Tensor, cell: int) -> torch.Tensor:
     return F.interpolate(x, scale_factor=cell, mode="bilinear", align_corners=False) if cell > 1 else x
 
 
-def competition(variances: torch.Tensor) -> torch.Tensor:
+def detail(x: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
+    """Grey detail of colours 'b n c h w', 'b n h w': what differs from the mean, by weights 'b n h w', over a window; scaled so that noise is as strong in it as in a colour."""
+    grey, mean = reduce(x, "b n c h w -> b n h w", "sum") / math.sqrt(x.shape[2]), lambda part: pooled_mean(part, *DETAIL)
+    smooth = mean(grey) if weights is None else mean(weights * grey) / mean(weights).clamp(min=1e-3)
+    return grey - unpooled(smooth, DETAIL[0])
+
+
+def steep_means(x: torch.Tensor, side: int, rise: float) -> torch.Tensor:
+    """The least of the means over windows in which the candidate is the same, or rises or falls by `rise` candidates, or half as much, from cell to cell along rows or columns.
+
+    'b d k h w' of cells to the same shape; beyond the last candidate there is the last one, beyond the image nothing.
+    """
+    least, (d, h, w) = window_mean(x.flatten(0, 1), side).reshape(x.shape), (x.shape[1], *x.shape[-2:])
+    for axis in (-2, -1):
+        around = (1, side) if axis == -2 else (side, 1)  # along the other axis nothing changes
+        across = F.avg_pool2d(x.flatten(0, 1), around, 1, [k // 2 for k in around], count_include_pad=False).reshape(x.shape)
+        size = x.shape[axis]
+        count = sum((torch.arange(size, device=x.device) + k >= 0) & (torch.arange(size, device=x.device) + k < size) for k in range(-(side // 2), side // 2 + 1))
+        for slant in (rise, -rise, rise / 2, -rise / 2):
+            total = torch.zeros_like(x)
+            for k in range(-(side // 2), side // 2 + 1):
+                start, stop = max(0, -k), min(size, size - k)  # cells that have a neighbour k further on
+                if start >= stop:
+                    continue
+                low = math.floor(slant * k)
+                levels = torch.arange(d, device=x.device) + low
+                beside = across.narrow(axis, start + k, stop - start)
+                moved = beside[:, levels.clamp(0, d - 1)]
+                if slant * k > low:
+                    moved = moved + (slant * k - low) * (beside[:, (levels + 1).clamp(0, d - 1)] - moved)
+                total.narrow(axis, start, stop - start).add_(moved)
+            least = torch.minimum(least, total / count.reshape(-1, *[1] * (-1 - axis)))
+    return least
+
+
+def competition(variances: torch.Tensor, spacing: float) -> torch.Tensor:
     """How much worse than the best candidate each one is, over windows of several sides: 'b d k h w' to 'b d f h w', 0 for the best.
 
-    Where a surface is faint, no pixel can tell candidates apart from the noise; sums of squares over many pixels can.
+    Where a surface is faint, no pixel can tell candidates apart from the noise; sums of squares over many pixels can. In the widest windows also
+    surfaces that are as steep as a floor compete; candidates lie `spacing` apart.
     """
     b = len(variances)
     flat, features = rearrange(variances, "b d k h w -> (b d) k h w"), []
     for cell, side, gain in SEARCH:
-        score = torch.log(unpooled(pooled_mean(flat, cell, side), cell) + ROUNDING)
-        score = rearrange(score, "(b d) k h w -> b d k h w", b=b)
-        features.append(torch.log1p(gain * (score - score.amin(1, keepdim=True))) / 2)
-    return torch.cat(features, 2)
+        if cell < SLANTED:
+            means = pooled_mean(flat, cell, side)
+        else:
+            cells = rearrange(pooled_mean(flat, cell, 1), "(b d) k h w -> b d k h w", b=b)
+            means = steep_means(cells, side, SLANT * cell / spacing).flatten(0, 1)
+        score = rearrange(torch.log(means + ROUNDING), "(b d) k h w -> b d k h w", b=b)
+        worse = torch.log1p(gain * (score - score.amin(1, keepdim=True))) / 2
+        features.append(unpooled(worse.flatten(0, 1), cell))
+    return rearrange(torch.cat(features, 1), "(b d) f h w -> b d f h w", b=b)
 
 
 def slopes(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -347,7 +401,7 @@ def slopes(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @in_full
-def normal_equations(views: torch.Tensor, weights: torch.Tensor, near: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def normal_equations(views: torch.Tensor, weights: torch.Tensor, near: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
     """What each pixel's views say about how far the disparity at which they were read is from the one at which they agree.
 
     Least squares over the views of a pixel: read at a disparity too low by e, the view at offset o = (c - u, c - v) shows what the mean of all shows o e pixels
@@ -359,7 +413,8 @@ def normal_equations(views: torch.Tensor, weights: torch.Tensor, near: torch.Ten
         near: 'b c h w', colours near the views', black by default: differences from near ones lose the fewest digits.
 
     Returns:
-        a and b, 'b 1 h w': the correction is b / a, and the sums of both over several pixels give their common one; the weighted mean colour 'b c h w'.
+        a, b and s, 'b 1 h w': the correction is b / a, the views' weighted variance s, and s - b^2 / a what of it the correction leaves; the sums of each
+        over several pixels give their common one; the weighted mean colour 'b c h w'.
 
     Source: Lucas and Kanade, IJCAI 1981, along the lines of a light field.
     """
@@ -371,14 +426,17 @@ def normal_equations(views: torch.Tensor, weights: torch.Tensor, near: torch.Ten
     m = torch.einsum("kn,bnhw->bkhw", torch.cat([moments[1:], (moments[1:, None] * moments[None, 1:]).flatten(0, 1)[[0, 1, 3]]]), weights) / total
     mu, mv, uu, uv, vv = m[:, :1], m[:, 1:2], m[:, 2:3], m[:, 3:4], m[:, 4:5]
     near = torch.zeros_like(views[:, 0]) if near is None else near
-    mean, along_u, along_v = (torch.einsum("kn,bnchw->kbchw", moments, (views - near[:, None]) * weights[:, :, None]) / total).unbind(0)
+    apart = views - near[:, None]
+    weighted = apart * weights[:, :, None]
+    mean, along_u, along_v = (torch.einsum("kn,bnchw->kbchw", moments, weighted) / total).unbind(0)
+    s = reduce(weighted * apart, "b n c h w -> b c h w", "sum") / total - mean * mean
     along_u, along_v = along_u - mu * mean, along_v - mv * mean
     mean = mean + near  # whose slopes are the picture's; those of the differences alone would be next to none
     dy, dx = slopes(mean)
     a = (uu - mu * mu) * dy * dy + 2 * (uv - mu * mv) * dy * dx + (vv - mv * mv) * dx * dx
     b = -(along_u * dy + along_v * dx)
     over_colours = lambda x: reduce(x, "b c h w -> b 1 h w", "mean")
-    return over_colours(a).clamp(min=0), over_colours(b), mean
+    return over_colours(a).clamp(min=0), over_colours(b), over_colours(s).clamp(min=0), mean
 
 
 def plane_fit(weight: torch.Tensor, target: torch.Tensor, cell: int, side: int) -> torch.Tensor:
@@ -540,23 +598,28 @@ class CloserLook(nn.Module):
 
     def __init__(self, evidence: int, context: int, channels: int):
         super().__init__()
-        self.choices = 1 + len(WINDOWS) + sum(cell >= WIDE for cell, _ in WINDOWS)
-        self.hourglass = Hourglass(evidence + context + self.choices + len(WINDOWS), self.choices + 1 + 9, channels)
+        windows = len(WINDOWS)
+        self.choices = 1 + 2 * (windows + sum(cell >= WIDE for cell, _ in WINDOWS))
+        self.hourglass = Hourglass(evidence + context + self.choices + 4 * windows, self.choices + 1 + 9, channels)
 
-    def forward(self, a: torch.Tensor, b: torch.Tensor, evidence: torch.Tensor, context: torch.Tensor, disp: torch.Tensor,
+    def forward(self, equations: list[tuple[torch.Tensor, ...]], evidence: torch.Tensor, context: torch.Tensor, disp: torch.Tensor,
                 where: torch.Tensor, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Normal equations 'b 1 h w', evidence and context 'b f h w' an estimate 'b h w' and the same as the place read at, to a better one and features."""
+        """Two sets of normal equations a, b, s 'b 1 h w', evidence and context 'b f h w', an estimate 'b h w' and the same as the place read at, to a better one and features."""
         where, limit = where[:, None], 3 * scale
-        changes, texture = [torch.zeros_like(a)], []
-        for cell, side in WINDOWS:
-            sum_a, sum_b = unpooled(pooled_mean(torch.cat([a, b], 1), cell, side), cell).split(1, 1)
-            texture.append((torch.log(sum_a + GRADIENT_FLOOR) + LOG_CENTRE) / LOG_SCALE)
-            changes.append((sum_b / (sum_a + GRADIENT_FLOOR)).clamp(-limit, limit))
-            if cell >= WIDE:
-                weight = a + GRADIENT_FLOOR
-                changes.append((plane_fit(weight, b + weight * where, cell, side) - where).clamp(-2 * limit, 2 * limit))
+        changes, texture, doubt = [torch.zeros_like(where)], [], []
+        for a, b, s in equations:
+            weight = a + GRADIENT_FLOOR
+            for cell, side in WINDOWS:
+                sum_a, sum_b, sum_s = unpooled(pooled_mean(torch.cat([a, b, s], 1), cell, side), cell).split(1, 1)
+                floored = sum_a + GRADIENT_FLOOR
+                texture.append((torch.log(floored) + LOG_CENTRE) / LOG_SCALE)
+                left = (sum_s - sum_b.square() / floored).clamp(min=0) + ROUNDING / 3
+                doubt.append((torch.log(left / floored / (cell * side * scale)**2) / LOG_SCALE - 2).clamp(-4, 4))  # the correction's variance, but for the number of views
+                changes.append((sum_b / floored).clamp(-limit, limit))
+                if cell >= WIDE:
+                    changes.append((plane_fit(weight, b + weight * where, cell, side) - where).clamp(-2 * limit, 2 * limit))
         changes = torch.cat(changes, 1)
-        out, features = self.hourglass(torch.cat([evidence, context, (changes / scale).clamp(-4, 4), *texture], 1))
+        out, features = self.hourglass(torch.cat([evidence, context, (changes / scale).clamp(-4, 4), *texture, *doubt], 1))
         choice, correction, mixing = (HEAD_GAIN * out).split([self.choices, 1, 9], 1)
         better = disp + reduce(choice.softmax(1) * changes, "b k h w -> b h w", "sum") + scale * correction[:, 0]
         return mix(better, mixing), features
@@ -632,10 +695,15 @@ class DeoccNet(nn.Module):
 
     def cost_volume(self, x: torch.Tensor) -> torch.Tensor:
         """How the views agree on each candidate: centred views 'b n c h w' to '(b d) f h w'."""
-        centre = x[:, x.shape[1] // 2]
-        sweep = ViewSweep(torch.cat([x, torch.ones_like(x[:, :, :1])], 2), self.max_disp, self.step / FINE)
-        evidence, rivals = zip(*(self.evidence(sweep.sums(d, self.evidence.members), centre) for d in self.fine_levels.tolist()))
-        return rearrange(torch.cat([torch.stack(evidence, 1), competition(torch.stack(rivals, 1))], 2), "b d f h w -> (b d) f h w")
+        centre, spacing = x[:, x.shape[1] // 2], self.step / FINE
+        sweep = ViewSweep(torch.cat([x, torch.ones_like(x[:, :, :1]), detail(x)[:, :, None]], 2), self.max_disp, spacing)
+        evidence, rivals = [], []
+        for disp in self.fine_levels.tolist():
+            sums = sweep.sums(disp, self.evidence.members)  # of RGB, ones, detail, and the squares of RGB and detail
+            seen, variances = self.evidence(torch.cat([sums[:, :, :4], sums[:, :, 5:6]], 2), centre)
+            evidence.append(seen)
+            rivals.append(torch.cat([variances, self.evidence.detail(torch.stack([sums[:, :, 4], sums[:, :, 3], sums[:, :, 6]], 2))], 1))
+        return rearrange(torch.cat([torch.stack(evidence, 1), competition(torch.stack(rivals, 1), spacing)], 2), "b d f h w -> (b d) f h w")
 
     def aggregate(self, volume: torch.Tensor, guide: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Votes gathered over pixels and candidates: '(b d) f h w' to '(b d) 2 h w' scores and features '(b d) f h w'."""
@@ -717,18 +785,18 @@ class DeoccNet(nn.Module):
         if self.training and self.jolt:
             disp = disp + spacing * jolts(disp, self.jolt)
         for scale in SCALES:
-            a, b, evidence = self.equations(x, fixed(disp), centre)
-            disp, features = self.closer_look(a, b, evidence, torch.cat([context, features], 1), disp, fixed(disp), scale * spacing)
+            equations, evidence = self.equations(x, fixed(disp), centre)
+            disp, features = self.closer_look(equations, evidence, torch.cat([context, features], 1), disp, fixed(disp), scale * spacing)
             estimates.append(disp)
         limit = self.max_disp + spacing
         return tuple(disp.clamp(-limit, limit) for disp in estimates)
 
-    def equations(self, x: torch.Tensor, disp: torch.Tensor, centre: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """`normal_equations` 'b 1 h w' of the views read at a disparity 'b h w', each as far as it is like the blocks that agree, and the evidence there."""
+    def equations(self, x: torch.Tensor, disp: torch.Tensor, centre: torch.Tensor) -> tuple[list[tuple[torch.Tensor, ...]], torch.Tensor]:
+        """`normal_equations` a, b, s of the views read at a disparity 'b h w', of their colours and of their detail, each view as far as it is like the blocks that agree; and the evidence there."""
         evidence, views, reach = self.look(x, disp, centre)
         colour = evidence[:, -4:-1]
-        a, b, _ = normal_equations(views, reach * self.evidence.likeness(views, colour), colour)
-        return a, b, evidence
+        weights = reach * self.evidence.likeness(views, colour)
+        return [normal_equations(views, weights, colour)[:3], normal_equations(detail(views, weights)[:, :, None], weights)[:3]], evidence
 
     def look(self, x: torch.Tensor, disp: torch.Tensor, centre: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Evidence 'b f h w' at a disparity 'b h w', and what it is of: `look_closer`'s views and reach."""

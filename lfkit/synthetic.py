@@ -31,7 +31,10 @@ MIN_GAP = 0.6        # least disparity between an occluder and all behind it, in
 NEAREST = 0.97       # the nearest occluder, as a part of max_disp
 VIEWS_ASIDE = 4      # view steps from the centre of a 9 x 9 grid to its sides
 WIDEST = 6.0         # half the width of an occluder's wires, bars and ribbons, in pixels: what is behind them some views see
+BUSHY = 0.3          # share of the occluded scenes whose occluder is a bush, of leaves and twigs at several disparities
+LIMB = 0.5           # share of the things that grow darker, or lighter, towards their edge
 THINNEST = 0.1       # least room that an occluder's disparity needs, in pixels per view step
+GLOSSY = 0.6         # share of the highlights that are wide and mostly faint, as on a plastered wall or a floor
 SPOT_DRIFT = 3.0     # pixels that a specular spot moves over its surface per view step, at most
 VIGNETTING = 0.3     # darkening of the corners, at most
 JITTER = 0.01        # standard deviation of the views' exposures, at most
@@ -267,11 +270,11 @@ def _leaf(canvas: Canvas, place, length: float, width: float, angle: float) -> t
     return torch.minimum(width * (1 - along.square()) - y.abs(), length - x.abs())
 
 
-def leaves(canvas: Canvas) -> torch.Tensor:
-    """A cloud of pointed leaves, spread evenly or in bushes."""
+def leaves(canvas: Canvas, part: int = 1) -> torch.Tensor:
+    """A cloud of pointed leaves, spread evenly or in bushes; or a part of one."""
     out = torch.full_like(canvas.y, -10.0)
     bushes = [(*_place(canvas), canvas.uniform(0.08, 0.2) * canvas.size) for _ in range(canvas.choose([0, 1, 2, 4]))]
-    for _ in range(canvas.choose(range(10, 60 if bushes else 40))):
+    for _ in range(math.ceil(canvas.choose(range(10, 60 if bushes else 40)) / part)):
         length, place = canvas.uniform(4, 13), _place(canvas)
         if bushes:
             y, x, radius = canvas.choose(bushes)
@@ -419,12 +422,14 @@ def _steep_sheet(canvas: Canvas, low: float, high: float, support: torch.Tensor,
     return sheet
 
 
-def _shine(canvas: Canvas, spotted: float = 0.2) -> dict:
-    """How light moves over a sheet as the view moves: on one in three a brightness that changes, on some a spot that drifts."""
+def _shine(canvas: Canvas, spotted: float = 0.35) -> dict:
+    """How light moves over a sheet as the view moves: on one in three a brightness that changes, on some a spot or a wide gloss that drifts."""
     strength = canvas.choose([0.0, 0.0, 0.01])
     sheen = canvas.uniform(-strength, strength), canvas.uniform(-strength, strength)
     drift = canvas.uniform(-SPOT_DRIFT, SPOT_DRIFT), canvas.uniform(-SPOT_DRIFT, SPOT_DRIFT)
     spot = canvas.uniform(0.1, 0.6), *_place(canvas, 0.0), canvas.uniform(2, 0.15 * canvas.size + 2), *drift
+    if canvas.uniform(0, 1) < GLOSSY:
+        spot = 10 ** canvas.uniform(-1.7, -0.4), *_place(canvas, 0.3), canvas.uniform(0.1, 0.7) * canvas.size, *drift
     return {"sheen": sheen, "spot": spot if canvas.uniform(0, 1) < spotted else ()}
 
 
@@ -432,13 +437,22 @@ def _thing_sheet(canvas: Canvas, thing: Thing, low: float, high: float) -> Sheet
     """A thing whose disparity stays within [low, high]: flat, slanted, wavy, or bulging and shaded if it is round."""
     if not thing.radii or canvas.uniform(0, 1) < 0.3:
         make = canvas.choose([partial(_sheet, slant=1.0), _steep_sheet])
-        return make(canvas, low, high, thing.support, **_shine(canvas))
+        return _limb(canvas, make(canvas, low, high, thing.support, **_shine(canvas)))
     (y0, x0), (ry, rx) = thing.place, thing.radii
     height = min(canvas.uniform(0.2, 1.0) * (high - low), DOME_SLOPE * min(ry, rx) / 2)
-    sheet = _sheet(canvas, low, high - height, thing.support, 0.5, wavy=0.0, **_shine(canvas, spotted=0.4))
+    sheet = _sheet(canvas, low, high - height, thing.support, 0.5, wavy=0.0, **_shine(canvas, spotted=0.5))
     sheet.dome = height, y0, x0, ry, rx
     turn, strength = canvas.uniform(0, 2 * math.pi), canvas.uniform(0, 0.6)
     sheet.texture = sheet.texture * (1 + strength * (math.sin(turn) * (canvas.y - y0) / ry + math.cos(turn) * (canvas.x - x0) / rx).clamp(-1, 1))
+    return _limb(canvas, sheet)
+
+
+def _limb(canvas: Canvas, sheet: Sheet) -> Sheet:
+    """The sheet, perhaps darker or lighter near its edge, as what turns away there is: its outline is then not where its brightness changes."""
+    width = 2 * round(OVERSAMPLE * canvas.uniform(1, 6)) + 1
+    inside = 2 * F.avg_pool2d(sheet.support[None, None], width, 1, width // 2, count_include_pad=False)[0, 0] - 1  # 0 at the edge, 1 from some pixels on
+    strength = canvas.uniform(-0.4, 0.9) if canvas.uniform(0, 1) < LIMB else 0.0
+    sheet.texture = sheet.texture * (1 - strength * (1 - inside.clamp(0, 1)))
     return sheet
 
 
@@ -451,7 +465,7 @@ def make_sheets(canvas: Canvas, max_disp: float, occluded: bool = True) -> list[
     everywhere = torch.ones_like(canvas.y)
     split = canvas.uniform(0.0, 0.6) * max_disp if occluded else 0.95 * max_disp  # occluders in front, the rest behind
     far = canvas.uniform(-0.95 * max_disp, min(split - 1.5, 0.0))
-    sheets = [_sheet(canvas, far, far + canvas.uniform(0.3, 1.0) * (split - far), everywhere, slant=1.0)]
+    sheets = [_sheet(canvas, far, far + canvas.uniform(0.3, 1.0) * (split - far), everywhere, slant=1.0, **_shine(canvas))]
     if canvas.uniform(0, 1) < FLOORED:
         sheets.append(_steep_sheet(canvas, far, split, everywhere, **_shine(canvas)))
     for _ in range(canvas.choose(range(1, 9))):
@@ -465,12 +479,28 @@ def make_sheets(canvas: Canvas, max_disp: float, occluded: bool = True) -> list[
 
 
 def make_occluders(canvas: Canvas, low: float, high: float, supports: Sequence[Callable] = tuple(OCCLUDERS.values())) -> list[Sheet]:
-    """One to three occluders with disparities in [low, high], at least THINNEST apart; each support is one of `supports`, a function of the canvas."""
+    """One to three occluders, or a bush, with disparities in [low, high], at least THINNEST apart; each support is one of `supports`, a function of the canvas."""
+    if leaves in supports and canvas.uniform(0, 1) < BUSHY:
+        return _bush(canvas, low, high)
     sheets = []
     for _ in range(canvas.choose([1, 1, 2, 3])):
         least = canvas.uniform(low, high - THINNEST)
         support = canvas.choose(supports)(canvas)
-        sheets.append(_sheet(canvas, least, min(least + canvas.uniform(0.05, 0.8), high), support, 0.5, occluder=True, **_shine(canvas)))
+        sheets.append(_sheet(canvas, least, min(least + canvas.uniform(0.05, 0.8), high), support, 0.5, occluder=True, **_shine(canvas, spotted=0.2)))
+    return sheets
+
+
+def _bush(canvas: Canvas, low: float, high: float) -> list[Sheet]:
+    """Leaves and twigs of one texture, lighter and darker, on several sheets that lie near each other within [low, high]."""
+    least = canvas.uniform(low, high - THINNEST)
+    most, parts, sheets = min(least + canvas.uniform(0.2, 1.5), high), canvas.choose([2, 3, 4]), []
+    supports = [leaves(canvas, 2) for _ in range(parts)] + ([branches(canvas)] if canvas.uniform(0, 1) < 0.5 else [])
+    for support in supports:
+        start = canvas.uniform(least, most - THINNEST)
+        sheet = _sheet(canvas, start, min(start + canvas.uniform(0.1, 0.5), high), support, 0.5, occluder=True, **_shine(canvas, spotted=0.2))
+        if sheets:
+            sheet.texture = (sheets[0].texture.roll((canvas.choose(range(canvas.side)), canvas.choose(range(canvas.side))), (1, 2)) * canvas.uniform(0.5, 1.3)).clamp(0, 1)
+        sheets.append(sheet)
     return sheets
 
 

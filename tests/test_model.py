@@ -1,3 +1,6 @@
+import itertools
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -5,8 +8,8 @@ from einops import rearrange
 
 from lfkit import DeoccNet, compute_bad_pix, get_parameter_number, synthesize, training_loss, weights_init_xavier
 from lfkit.losses import DistributionCrossEntropy
-from lfkit.model import (JOLT, CloserLook, SecondLook, ViewEvidence, ViewSweep, block_starts, block_sums, competition, cubic_weights, even_weights, jolts, look_closer, mix, normal_equations,
-                         plane_fit, slopes, window_mean)
+from lfkit.model import (JOLT, CloserLook, SecondLook, ViewEvidence, ViewSweep, block_starts, block_sums, competition, cubic_weights, detail, even_weights,
+                         jolts, look_closer, mix, normal_equations, plane_fit, slopes, steep_means, window_mean)
 
 
 @pytest.mark.parametrize("views_num, size, max_disp, step", [(3, (17, 5), 4, 1), (5, (8, 8), 2, 0.5), (9, (1, 9), 4, 1), (7, (10, 13), 1, 1)])
@@ -146,12 +149,12 @@ def test_block_sums_of_the_sweep_are_those_of_its_views(views_num, disp):
 def test_candidates_compete_where_the_surface_is_too_faint_for_one_pixel():
     """Noise in every variance, and a hundredth less at candidate 3: no pixel shows it, the wide windows do."""
     torch.manual_seed(0)
-    variances = 1e-4 * (1 + 0.05 * torch.randn(1, 5, 3, 64, 64))
+    variances = 1e-4 * (1 + 0.05 * torch.randn(1, 9, 3, 64, 64))
     variances[:, 3] *= 0.99
-    narrow, middle, wide = competition(variances).split(3, 2)
+    narrow, middle, wide = competition(variances, 0.5).split(3, 2)
     best = lambda part: (part[:, :, 0].argmin(1) == 3).float().mean()
-    assert best(wide) > 0.999 and best(wide) > best(middle) > best(narrow) and best(variances) < 0.4
-    assert torch.equal(wide.amin(1), torch.zeros_like(wide[:, 0])) and wide[:, [0, 1, 2, 4]].mean() == pytest.approx(0.5 * float(torch.log1p(torch.tensor(1.5))), rel=0.15)
+    assert best(wide) > 0.98 and best(wide) > best(middle) > best(narrow) and best(variances) < 0.4
+    assert wide.amin(1).max() < 1e-6 and wide[:, 6:].mean() == pytest.approx(0.5 * float(torch.log1p(torch.tensor(1.5))), rel=0.15)
 
 
 def test_a_closer_look_reads_each_view_where_the_pixel_is_seen():
@@ -217,9 +220,10 @@ def plane(disp: float, size: int = 40, n: int = 5) -> torch.Tensor:
 def test_normal_equations_say_how_far_off_a_disparity_is(off):
     disp, views_num = 0.37, 5
     views, reach = look_closer(plane(disp) - 0.5, torch.full((1, 40, 40), disp - off))
-    a, b, mean = normal_equations(views, reach.float())
+    a, b, s, mean = normal_equations(views, reach.float())
     correction = (b / a)[0, 0, 8:-8, 8:-8]
     assert correction.median() == pytest.approx(off, abs=0.015 + 0.1 * abs(off))
+    assert ((s - b * b / a)[0, 0, 8:-8, 8:-8].mean() < 0.1 * s[0, 0, 8:-8, 8:-8].mean()) == (abs(off) > 0.1)  # the correction explains what differs, if that is more than the reading's own error
     assert torch.allclose(mean[..., 8:-8, 8:-8], plane(disp)[:, 12, :, 8:-8, 8:-8] - 0.5, atol=0.03)
 
 
@@ -228,7 +232,7 @@ def test_normal_equations_against_least_squares():
     import numpy as np
     torch.manual_seed(0)
     views, weights = torch.rand(1, 9, 3, 9, 9), torch.rand(1, 9, 9, 9)
-    a, b, mean = normal_equations(views, weights)
+    a, b, s, mean = normal_equations(views, weights)
     dy, dx = slopes(mean)
     at = (0, slice(None), 4, 4)
     root, values = weights[at].numpy() ** 0.5, views[0, :, :, 4, 4].numpy()
@@ -238,8 +242,9 @@ def test_normal_equations_against_least_squares():
         for c in range(3):  # colour - e (o . slope) = view
             rows.append(np.concatenate([[-(u * dy[at][c].item() + v * dx[at][c].item()) * root[n]], np.eye(3)[c] * root[n]]))
             right.append(values[n, c] * root[n])
-    expected = np.linalg.lstsq(np.array(rows), np.array(right), rcond=None)[0][0]
+    (expected, *_), (left,), *_ = np.linalg.lstsq(np.array(rows), np.array(right), rcond=None)
     assert (b / a)[0, 0, 4, 4].item() == pytest.approx(expected, rel=1e-3)
+    assert (s - b * b / a)[0, 0, 4, 4].item() == pytest.approx(left / 3 / weights[at].sum().item(), rel=1e-3)
 
 
 def test_hidden_views_have_no_say_in_the_normal_equations():
@@ -257,9 +262,82 @@ def test_the_network_measures_how_far_off_an_estimate_is(off):
     """On a faint picture read at estimates too far and too near; the blocks' colour, which is subtracted on the way, must not take the picture's slopes with it."""
     disp, net = 0.37, DeoccNet(4, 5)
     x = 0.2 * (plane(disp) - 0.5)
-    a, b, _ = net.equations(x, torch.full((1, 40, 40), disp - off), x[:, 12])
+    equations, _ = net.equations(x, torch.full((1, 40, 40), disp - off), x[:, 12])
     inside = (0, 0, slice(8, -8), slice(8, -8))
-    assert (b[inside].sum() / a[inside].sum()).item() == pytest.approx(off, abs=0.015 + 0.1 * abs(off))
+    for a, b, _ in equations:
+        assert (b[inside].sum() / a[inside].sum()).item() == pytest.approx(off, abs=0.015 + 0.1 * abs(off))
+
+
+def test_gloss_that_moves_otherwise_misleads_the_colours_and_not_their_detail():
+    """On a faint picture lies the reflection of a lamp, wide and smooth, that moves as if it were a pixel farther."""
+    disp, net, (y, x) = 0.5, DeoccNet(4, 5), torch.meshgrid(torch.arange(48.0), torch.arange(48.0), indexing="ij")
+    torch.manual_seed(0)
+    picture, views = torch.nn.functional.avg_pool2d(torch.randn(3, 56, 56), 3, 1, 1), []
+    for n in range(25):
+        du, dv = 2 - n // 5, 2 - n % 5
+        rows, cols = (torch.stack([(k + 4 - o * disp)]).clamp(0, 55) for k, o in ((y, du), (x, dv)))
+        grid = torch.stack([(2 * cols + 1) / 56 - 1, (2 * rows + 1) / 56 - 1], -1)
+        seen = torch.nn.functional.grid_sample(picture[None], grid, "bicubic", "border", align_corners=False)[0]
+        lamp = torch.exp(-((y - 24 - du * (disp - 1)).square() + (x - 20 - dv * (disp - 1)).square()) / (2 * 12.0**2))
+        views.append(0.02 * seen + 0.2 * lamp)
+    views = torch.stack(views)[None]
+    equations, _ = net.equations(views, torch.full((1, 48, 48), disp), views[:, 12])
+    inside = (0, 0, slice(8, -8), slice(8, -8))
+    colours, details = (abs((b[inside].sum() / a[inside].sum()).item()) for a, b, _ in equations)
+    assert details < 0.05 < 0.1 < colours
+
+
+@pytest.mark.parametrize("slope, axis", [(1 / 16, 3), (-1 / 16, 4), (-1 / 32, 3), (0.0, 3)])
+def test_steep_surfaces_compete_too(slope, axis):
+    """Variances of a surface whose disparity rises along an axis, least at the nearest candidate; the window that is as steep has the least mean there."""
+    levels, place = torch.arange(-4, 4.5, 0.5).reshape(1, 17, 1, 1, 1), torch.arange(96.0).reshape([1, 1, 1] + [-1 if k == axis else 1 for k in (3, 4)])
+    truth = slope * (place - 47.5)
+    variances = 1e-4 * (1 + 10 * (levels - truth).square()).expand(1, 17, 1, 96, 96)
+    wide = competition(variances, 0.5)[:, :, 2]
+    found = levels[:, :, 0] * 1.0
+    best = found.expand(wide.shape).gather(1, wide.argmin(1, keepdim=True))[:, 0]
+    away = (best - truth[:, 0, 0].expand(best.shape)).abs()[..., 16:-16, 16:-16]
+    assert away.max() <= 0.25 + 0.5 * abs(slope) * 8 + 1e-4
+
+
+def test_steep_means_against_a_loop():
+    torch.manual_seed(0)
+    x = torch.rand(1, 5, 1, 6, 7)
+    ours = steep_means(x, 3, 0.5)
+    level = lambda k: min(max(k, 0), 4)
+    for d, i, j in itertools.product(range(5), range(6), range(7)):
+        means = []
+        for rise in (0.0, 0.5, -0.5, 0.25, -0.25):
+            for along in (0, 1):
+                values = []
+                for p, q in itertools.product(range(max(i - 1, 0), min(i + 2, 6)), range(max(j - 1, 0), min(j + 2, 7))):
+                    k = d + rise * ((p - i), (q - j))[along]
+                    low = math.floor(k)
+                    values.append((low + 1 - k) * x[0, level(low), 0, p, q] + (k - low) * x[0, level(low + 1), 0, p, q])
+                means.append(float(sum(values) / len(values)))
+        assert float(ours[0, d, 0, i, j]) == pytest.approx(min(means), abs=1e-5)
+
+
+def test_detail_variances_are_those_of_the_views_that_reach_the_pixel():
+    torch.manual_seed(0)
+    evidence, values, reach = ViewEvidence(9), torch.rand(81), torch.ones(81)
+    reach[[0, 7, 24]] = 0
+    parts = torch.stack([values * reach, reach, values.square() * reach])
+    out = evidence.detail((evidence.blocks @ parts.T)[None, :, :, None, None])[0, :, 0, 0]
+    variance = lambda group: float(values[(group @ evidence.blocks > 0) & (reach > 0)].double().var())
+    assert out.tolist() == pytest.approx([variance(evidence.groups[-1]), min(variance(g) for g in evidence.groups[9:13])], rel=1e-4)
+
+
+def test_detail_is_what_differs_from_the_mean_around():
+    """A ramp has none, a point keeps nearly all of its own, and views that have no weight blur nothing into it."""
+    ramp = torch.arange(48.0).expand(1, 1, 3, 48, 48)
+    assert detail(ramp)[..., 8:-8, 8:-8].abs().max() < 1e-4
+    point = torch.zeros(1, 1, 3, 48, 48)
+    point[..., 24, 24] = 1
+    assert detail(point)[0, 0, 24, 24] == pytest.approx(3**0.5 * 0.99, abs=0.01)
+    step, weights = torch.zeros(1, 1, 3, 48, 48), torch.ones(1, 1, 48, 48)
+    step[..., 24:], weights[..., 24:] = 1, 0
+    assert detail(step)[..., 22:24].abs().max() > 0.5 and detail(step, weights)[..., :22].abs().max() < 1e-6
 
 
 def test_jolts_are_bounded_and_touch_their_share_of_the_crops():
@@ -324,13 +402,13 @@ def test_the_second_look_considers_what_its_neighbours_found():
 
 
 def test_a_closer_look_at_rest_gathers_corrections_and_planes():
-    """With a head of zeros every choice counts the same: no change, each window's correction and each wide window's plane."""
+    """With a head of zeros every choice counts the same: no change, and for each set of equations each window's correction and each wide window's plane."""
     look = CloserLook(1, 1, 8)
     torch.nn.init.zeros_(look.hourglass.head.weight)
     torch.nn.init.zeros_(look.hourglass.head.bias)
     a, none = torch.full((1, 1, 40, 40), 0.5), torch.zeros(1, 1, 40, 40)
-    better, _ = look(a, a * 0.04, none, none, torch.full((1, 40, 40), 1.0), torch.full((1, 40, 40), 1.0), 0.1)
-    assert torch.allclose(better, torch.full_like(better, 1 + 0.04 * 7 / 8), atol=1e-4)  # 1 of the 8 choices is to stay
+    better, _ = look([(a, a * 0.04, a), (a, a * 0.01, a)], none, none, torch.full((1, 40, 40), 1.0), torch.full((1, 40, 40), 1.0), 0.1)
+    assert torch.allclose(better, torch.full_like(better, 1 + 0.05 * 7 / 15), atol=1e-4)  # 1 of the 15 choices is to stay
 
 
 def test_mixing_keeps_a_flat_map_and_takes_from_the_neighbour_it_is_told():
@@ -347,7 +425,7 @@ def test_the_stages_are_those_of_the_result():
     net, x = DeoccNet(4, 3, 2, 1).eval(), torch.rand(2, 9, 3, 14, 11)
     with torch.inference_mode():
         seen, (both, background, depth_map) = net.stages(x), net(x)
-    assert seen["volume"].shape == (2, 9, net.evidence.features + 9, 14, 11)
+    assert seen["volume"].shape == (2, 9, net.evidence.features + 15, 14, 11)
     assert torch.equal(seen["depth_map"], depth_map)
     assert [part.shape for part in net(x, earlier=True)[3:]] == [(2, 14, 11)] * 3 and torch.equal(net(x, earlier=True)[4], seen["second"])
     assert torch.allclose(seen["both"][:, ::2] + 0.5 * torch.nn.functional.pad(seen["both"][:, 1::2], (0, 0, 0, 0, 0, 1))

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import binary_dilation, distance_transform_edt
 
 import lfkit
 from lfkit import synthetic
@@ -235,9 +235,8 @@ def test_a_spot_drifts_over_its_surface_and_sheen_grows_with_the_view():
 def test_the_centre_view_and_gt_data_have_one_exposure():
     """Where no occluder covers it, the noiseless centre view is gt_data, whatever the camera does."""
     for seed in range(6):
-        scene = lfkit.synthesize(seed, size=32, noise=0.0, occluded=True)
-        clear = ~scene.mask
-        clear[1:], clear[:-1] = clear[1:] & ~scene.mask[:-1], clear[:-1] & ~scene.mask[1:]
+        scene = lfkit.synthesize(seed, size=48, noise=0.0, occluded=True)
+        clear = ~binary_dilation(scene.mask, np.ones((7, 7), bool))  # a lens blur spreads an occluder over 2 pixels
         inner = np.abs(scene.centre.astype(int) - scene.gt_data).max(-1)[clear]
         assert np.mean(inner <= 1) > 0.5
 
@@ -247,3 +246,35 @@ def test_every_texture_is_a_picture_with_some_contrast(texture):
     canvas = Canvas(32, 8, torch.Generator().manual_seed(1), torch.device("cpu"))
     image = texture(canvas)
     assert image.shape == (3, canvas.side, canvas.side) and torch.isfinite(image).all() and image.std() > 0.004
+
+
+def test_an_edge_that_turns_away_grows_dark_inside_the_outline_and_leaves_it_as_it_is(monkeypatch):
+    monkeypatch.setattr(synthetic, "LIMB", 1.0)
+    changed = 0
+    for seed in range(8):
+        canvas = Canvas(48, 8, torch.Generator().manual_seed(seed), torch.device("cpu"))
+        support = (canvas.x >= 20).float()
+        sheet = synthetic._limb(canvas, Sheet((0.0, 0.0, 0.0), torch.full((3, canvas.side, canvas.side), 0.4), support))
+        row = sheet.texture[0, canvas.side // 2, canvas.x[0] >= 20]
+        assert torch.equal(sheet.support, support) and torch.allclose(row[2 * 6 + 1:], torch.tensor(0.4), atol=1e-6)  # 6 pixels in, nothing changes
+        steps = row.diff()
+        assert (steps >= -1e-6).all() or (steps <= 1e-6).all()  # to one side
+        changed += abs(float(row[0]) - 0.4) > 0.02
+    assert changed >= 5
+
+
+def test_a_bush_has_leaves_of_one_kind_at_several_disparities():
+    for seed in range(5):
+        canvas = Canvas(48, 8, torch.Generator().manual_seed(seed), torch.device("cpu"))
+        sheets = synthetic._bush(canvas, 1.0, 3.0)
+        assert 2 <= len(sheets) <= 5 and all(sheet.occluder for sheet in sheets)
+        disps = torch.stack([sheet.disp(canvas.y, canvas.x) for sheet in sheets])
+        assert disps.min() > 0.8 and disps.max() < 3.2 and len({round(float(d.mean()), 3) for d in disps}) == len(sheets)
+
+
+def test_gloss_is_wide_and_a_spot_is_small():
+    canvas = Canvas(100, 8, torch.Generator().manual_seed(0), torch.device("cpu"))
+    spots = [shine["spot"] for shine in (synthetic._shine(canvas) for _ in range(600)) if shine["spot"]]
+    wide = [spot for spot in spots if spot[3] > 0.17 * 100 + 0.01]
+    assert len(spots) / 600 == pytest.approx(0.35, abs=0.06) and 0.35 < len(wide) / len(spots) < 0.65
+    assert max(spot[0] for spot in spots) < 0.6 and min(spot[0] for spot in wide) < 0.1 < max(spot[3] for spot in wide) / 100
