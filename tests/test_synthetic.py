@@ -47,7 +47,7 @@ def agreement(scene, disp, target, at, seen=0.06):
     return np.median(errors), np.mean(errors < seen)
 
 
-@pytest.mark.parametrize("seed", [1, 6, 7, 8, 9])  # scenes with contrast: on faint ones a wrong disparity agrees as well
+@pytest.mark.parametrize("seed", [4, 5, 6, 8, 14])  # scenes with contrast: on faint ones a wrong disparity agrees as well
 def test_views_warped_by_the_disparity_agree_with_the_centre_where_nothing_occludes(seed):
     scene = lfkit.synthesize(seed, size=96, noise=0.0, occluded=False)
     inner = np.zeros((96, 96), bool)
