@@ -16,7 +16,7 @@ from einops import rearrange
 
 from lfkit import DeoccNet
 from lfkit.lightfield import as_float, load_scene
-from lfkit.model import GRADIENT_FLOOR, RIVALS, ROUNDING, SEARCH, WINDOWS, pooled_mean, unpooled
+from lfkit.model import RIVALS, SEARCH, WINDOWS, window_correction
 
 THRESHOLD = 0.07
 NEAR = 0.5
@@ -29,9 +29,8 @@ def corrections(net: DeoccNet, views: torch.Tensor, disp: torch.Tensor):
     equations, _ = net.equations(views, disp, views[:, views.shape[1] // 2])
     for name, parts in zip(("colours", "detail"), equations):
         for cell, side in WINDOWS:
-            a, b, s = unpooled(pooled_mean(torch.cat(parts, 1), cell, side), cell)[0]
-            left = (s - b.square() / (a + GRADIENT_FLOOR)).clamp(min=0) + ROUNDING / 3
-            yield name, f"{cell * side} x {cell * side}", b / (a + GRADIENT_FLOOR), (left / (a + GRADIENT_FLOOR) / (views.shape[1] * (cell * side) ** 2)).sqrt()
+            change, energy, left = window_correction(parts, cell, side)
+            yield name, f"{cell * side} x {cell * side}", change[0, 0], (left / energy / (views.shape[1] * (cell * side) ** 2)).sqrt()[0, 0]
 
 
 def preferred(net: DeoccNet, views: torch.Tensor):

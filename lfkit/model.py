@@ -137,8 +137,8 @@ class ViewSweep:
     Args:
         x: views 'b n c h w' with n = (u v).
         reach: largest disparity, above or below 0, that will be asked for.
-        spacing: distance of the candidates that are to be compared, for views of which c = RGB, ones and perhaps further channels; they get the sum
-            of the squares of RGB and the squares of the further channels beside these; views that are read between samples at some of
+        spacing: distance of the candidates that are to be compared, for views of which c = RGB, ones and perhaps further channels; they become RGB, ones,
+            the sum of the squares of RGB, the further channels and their squares; views that are read between samples at some of
             the candidates are read as smoothly at all. None for views as they are.
     """
 
@@ -164,7 +164,8 @@ class ViewSweep:
                 elif fraction:
                     moved = interpolate_axis(moved, cubic_weights(fraction), axis)
             if self.spacing:
-                moved = torch.cat([moved, reduce(moved[:, :3].square(), "b c h w -> b 1 h w", "sum"), moved[:, 4:].square()], 1)
+                colours, others = moved[:, :4], moved[:, 4:]
+                moved = torch.cat([colours, reduce(colours[:, :3].square(), "b c h w -> b 1 h w", "sum"), others, others.square()], 1)
             self.versions[n, fy, fx] = moved
         return self.versions[n, fy, fx]
 
@@ -252,12 +253,8 @@ class ViewEvidence(nn.Module):
             colour from the centre's, their centred colour (3), and the share of the views that reach the pixel.
             'b 3 h w': the variances by which candidates compete over windows: of all views, of the best four blocks, and of the like blocks.
         """
-        total = torch.einsum("gk,bkchw->bgchw", self.groups, sums)
-        count = total[:, :, 3]
-        mean = total[:, :, :3] / count.clamp(min=1e-6)[:, :, None]
-        within = (total[:, :, 4] - count * reduce(mean.square(), "b g c h w -> b g h w", "sum")).clamp(min=0)
+        mean, count, variance = self.group_variances(sums, self.groups)
         valid = count > 1.5
-        variance = within / (3 * (count - 1).clamp(min=1))
         score = torch.where(valid, log_score(variance), 0.0)
         blocks = slice(0, sums.shape[1])
         together, like = self.together(mean[:, blocks], variance[:, blocks], valid[:, blocks], centre)
@@ -267,10 +264,18 @@ class ViewEvidence(nn.Module):
     @in_full
     def detail(self, sums: torch.Tensor) -> torch.Tensor:
         """The variances 'b 2 h w' of all views and of the best four blocks, of one channel: sums 'b k 3 h w' of its values, of how many views reach, and of its squares."""
-        value, count, square = torch.einsum("gk,bkchw->cbghw", torch.cat([self.groups[self.fours], self.groups[-1:]]), sums)
-        variance = (square - value.square() / count.clamp(min=1)).clamp(min=0) / (count - 1).clamp(min=1)
+        _, count, variance = self.group_variances(sums, torch.cat([self.groups[self.fours], self.groups[-1:]]))
         variance = torch.where(count > 1.5, variance, 1.0)
         return torch.cat([variance[:, -1:], variance[:, :-1].amin(1, keepdim=True)], 1)
+
+    @staticmethod
+    def group_variances(sums: torch.Tensor, groups: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Mean 'b g c h w', number of views and variance 'b g h w' of groups 'g k' of blocks; sums 'b k (c + 2) h w' of the values, of how many views reach, and of the squares."""
+        total = torch.einsum("gk,bkchw->bgchw", groups, sums)
+        values, count, squares = total[:, :, :-2], total[:, :, -2], total[:, :, -1]
+        mean = values / count.clamp(min=1e-6)[:, :, None]
+        within = (squares - count * reduce(mean.square(), "b g c h w -> b g h w", "sum")).clamp(min=0)
+        return mean, count, within / (values.shape[2] * (count - 1).clamp(min=1))
 
     def together(self, mean: torch.Tensor, variance: torch.Tensor, valid: torch.Tensor, centre: torch.Tensor) -> tuple:
         """What the blocks say together, from their means 'b g c h w' and variances 'b g h w'; and the variance over all views of the like ones."""
@@ -349,15 +354,16 @@ def steep_means(x: torch.Tensor, side: int, rise: float) -> torch.Tensor:
 
     'b d k h w' of cells to the same shape; beyond the last candidate there is the last one, beyond the image nothing.
     """
-    least, (d, h, w) = window_mean(x.flatten(0, 1), side).reshape(x.shape), (x.shape[1], *x.shape[-2:])
+    least, d, half = window_mean(x.flatten(0, 1), side).reshape(x.shape), x.shape[1], side // 2
     for axis in (-2, -1):
         around = (1, side) if axis == -2 else (side, 1)  # along the other axis nothing changes
         across = F.avg_pool2d(x.flatten(0, 1), around, 1, [k // 2 for k in around], count_include_pad=False).reshape(x.shape)
         size = x.shape[axis]
-        count = sum((torch.arange(size, device=x.device) + k >= 0) & (torch.arange(size, device=x.device) + k < size) for k in range(-(side // 2), side // 2 + 1))
+        place = torch.arange(size, device=x.device)
+        count = (place + half).clamp(max=size - 1) - (place - half).clamp(min=0) + 1
         for slant in (rise, -rise, rise / 2, -rise / 2):
             total = torch.zeros_like(x)
-            for k in range(-(side // 2), side // 2 + 1):
+            for k in range(-half, half + 1):
                 start, stop = max(0, -k), min(size, size - k)  # cells that have a neighbour k further on
                 if start >= stop:
                     continue
@@ -437,6 +443,16 @@ def normal_equations(views: torch.Tensor, weights: torch.Tensor, near: torch.Ten
     b = -(along_u * dy + along_v * dx)
     over_colours = lambda x: reduce(x, "b c h w -> b 1 h w", "mean")
     return over_colours(a).clamp(min=0), over_colours(b), over_colours(s).clamp(min=0), mean
+
+
+def window_correction(equations: tuple[torch.Tensor, ...], cell: int, side: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Normal equations a, b, s gathered over each window: the common correction, the slopes' energy and the variance that the correction leaves, 'b 1 h w', both floored.
+
+    For n views of independent noise the correction's own variance is what it leaves over energy, n and the window's pixels.
+    """
+    a, b, s = unpooled(pooled_mean(torch.cat(equations, 1), cell, side), cell).split(1, 1)
+    energy = a + GRADIENT_FLOOR
+    return b / energy, energy, (s - b.square() / energy).clamp(min=0) + ROUNDING / 3
 
 
 def plane_fit(weight: torch.Tensor, target: torch.Tensor, cell: int, side: int) -> torch.Tensor:
@@ -610,12 +626,10 @@ class CloserLook(nn.Module):
         for a, b, s in equations:
             weight = a + GRADIENT_FLOOR
             for cell, side in WINDOWS:
-                sum_a, sum_b, sum_s = unpooled(pooled_mean(torch.cat([a, b, s], 1), cell, side), cell).split(1, 1)
-                floored = sum_a + GRADIENT_FLOOR
-                texture.append((torch.log(floored) + LOG_CENTRE) / LOG_SCALE)
-                left = (sum_s - sum_b.square() / floored).clamp(min=0) + ROUNDING / 3
-                doubt.append((torch.log(left / floored / (cell * side * scale)**2) / LOG_SCALE - 2).clamp(-4, 4))  # the correction's variance, but for the number of views
-                changes.append((sum_b / floored).clamp(-limit, limit))
+                change, energy, left = window_correction((a, b, s), cell, side)
+                texture.append((torch.log(energy) + LOG_CENTRE) / LOG_SCALE)
+                doubt.append((torch.log(left / energy / (cell * side * scale)**2) / LOG_SCALE - 2).clamp(-4, 4))  # the correction's variance, but for the number of views
+                changes.append(change.clamp(-limit, limit))
                 if cell >= WIDE:
                     changes.append((plane_fit(weight, b + weight * where, cell, side) - where).clamp(-2 * limit, 2 * limit))
         changes = torch.cat(changes, 1)
@@ -699,10 +713,10 @@ class DeoccNet(nn.Module):
         sweep = ViewSweep(torch.cat([x, torch.ones_like(x[:, :, :1]), detail(x)[:, :, None]], 2), self.max_disp, spacing)
         evidence, rivals = [], []
         for disp in self.fine_levels.tolist():
-            sums = sweep.sums(disp, self.evidence.members)  # of RGB, ones, detail, and the squares of RGB and detail
-            seen, variances = self.evidence(torch.cat([sums[:, :, :4], sums[:, :, 5:6]], 2), centre)
+            sums = sweep.sums(disp, self.evidence.members)  # of RGB, ones, squares of RGB, detail, its squares
+            seen, variances = self.evidence(sums[:, :, :5], centre)
             evidence.append(seen)
-            rivals.append(torch.cat([variances, self.evidence.detail(torch.stack([sums[:, :, 4], sums[:, :, 3], sums[:, :, 6]], 2))], 1))
+            rivals.append(torch.cat([variances, self.evidence.detail(sums[:, :, [5, 3, 6]])], 1))
         return rearrange(torch.cat([torch.stack(evidence, 1), competition(torch.stack(rivals, 1), spacing)], 2), "b d f h w -> (b d) f h w")
 
     def aggregate(self, volume: torch.Tensor, guide: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

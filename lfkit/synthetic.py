@@ -480,7 +480,7 @@ def make_sheets(canvas: Canvas, max_disp: float, occluded: bool = True) -> list[
 
 def make_occluders(canvas: Canvas, low: float, high: float, supports: Sequence[Callable] = tuple(OCCLUDERS.values())) -> list[Sheet]:
     """One to three occluders, or a bush, with disparities in [low, high], at least THINNEST apart; each support is one of `supports`, a function of the canvas."""
-    if leaves in supports and canvas.uniform(0, 1) < BUSHY:
+    if {leaves, branches} <= set(supports) and canvas.uniform(0, 1) < BUSHY:
         return _bush(canvas, low, high)
     sheets = []
     for _ in range(canvas.choose([1, 1, 2, 3])):

@@ -9,7 +9,7 @@ from einops import rearrange
 from lfkit import DeoccNet, compute_bad_pix, get_parameter_number, synthesize, training_loss, weights_init_xavier
 from lfkit.losses import DistributionCrossEntropy
 from lfkit.model import (JOLT, CloserLook, SecondLook, ViewEvidence, ViewSweep, block_starts, block_sums, competition, cubic_weights, detail, even_weights,
-                         jolts, look_closer, mix, normal_equations, plane_fit, slopes, steep_means, window_mean)
+                         jolts, look_closer, mix, normal_equations, plane_fit, slopes, steep_means, window_correction, window_mean)
 
 
 @pytest.mark.parametrize("views_num, size, max_disp, step", [(3, (17, 5), 4, 1), (5, (8, 8), 2, 0.5), (9, (1, 9), 4, 1), (7, (10, 13), 1, 1)])
@@ -285,6 +285,9 @@ def test_gloss_that_moves_otherwise_misleads_the_colours_and_not_their_detail():
     inside = (0, 0, slice(8, -8), slice(8, -8))
     colours, details = (abs((b[inside].sum() / a[inside].sum()).item()) for a, b, _ in equations)
     assert details < 0.05 < 0.1 < colours
+    rivals = net.cost_volume(views)[:, net.evidence.features:].unflatten(1, (3, 5))[:, 0, :, 8:-8, 8:-8]  # 'd k h w', the narrowest windows
+    right = [float((net.fine_levels[kind.argmin(0)] == disp).float().mean()) for kind in rivals.unbind(1)]
+    assert min(right[3:]) > 0.9 > 0.6 > right[0]
 
 
 @pytest.mark.parametrize("slope, axis", [(1 / 16, 3), (-1 / 16, 4), (-1 / 32, 3), (0.0, 3)])
@@ -501,3 +504,29 @@ def test_one_crop_is_learned_by_heart():
         optimizer.step()
         scheduler.step()
     assert scene.mask.mean() > 0.1 and bad < 1
+
+
+def test_a_window_says_how_sure_its_correction_is():
+    """Views of one picture with independent noise, read at the truth: the corrections scatter as far as the equations claim."""
+    by_hand = window_correction(tuple(torch.full((1, 1, 8, 8), value) for value in (0.5, 0.3, 0.3)), 1, 3)
+    assert [float(part[0, 0, 4, 4]) for part in by_hand] == pytest.approx([0.6, 0.5, 0.3 - 0.3**2 / 0.5], abs=1e-5)
+    torch.manual_seed(0)
+    picture = torch.nn.functional.avg_pool2d(torch.randn(1, 1, 3, 100, 100).flatten(0, 1), 5, 1, 2)[:, None]
+    views = picture + 0.05 * torch.randn(1, 25, 3, 100, 100)
+    equations = normal_equations(views, torch.ones(1, 25, 100, 100))[:3]
+    for side in (1, 3, 7):
+        change, energy, left = (part[0, 0, 8:-8, 8:-8] for part in window_correction(equations, 1, side))
+        claimed = (left / energy / (25 * 3 * side**2)).sqrt()  # three colours' noise
+        assert float((change / claimed).square().mean().sqrt()) == pytest.approx(1, abs=0.25)
+        assert float(left.mean()) == pytest.approx(0.05**2, rel=0.1)
+
+
+def test_a_closer_look_hears_how_sure_each_window_is():
+    """Four times the variance left is log 4 / 2 more doubt, in its set's last features alone."""
+    look, heard = CloserLook(1, 1, 8), []
+    look.hourglass.register_forward_pre_hook(lambda module, inputs: heard.append(inputs[0]))
+    a, none, flat = torch.full((1, 1, 40, 40), 0.5), torch.zeros(1, 1, 40, 40), torch.ones(1, 40, 40)
+    for left in (5.0, 20.0):  # less would end at the features' bound in the wide windows
+        look([(a, none, a * 0.1), (a, none, left * torch.ones_like(a))], none, none, flat, flat, 0.3)
+    change = (heard[1] - heard[0]).mean((0, 2, 3))
+    assert torch.equal(change[:-5], torch.zeros_like(change[:-5])) and torch.allclose(change[-5:], torch.tensor(math.log(4) / 2), atol=1e-3)
