@@ -17,6 +17,7 @@ BLOCK = 3       # views a side of an angular block: the smallest that sees a con
 CUBIC = -0.5    # Keys' cubic convolution kernel (a = -1/2, IEEE TASSP 29(6), 1981): sub-pixel shifts with little blur
 VARIANCE_FLOOR = 2e-5  # the variance of a sensor's noise of 0.0045
 LOG_CENTRE, LOG_SCALE = 6.0, 2.0  # log variances run from log(2e-5) = -11 to -2
+DOUBT_SCALE = 3.0      # from textured to faint, a correction's log variance runs over twice twelve
 VOTE_WINDOW = 5        # side of the window over which plain votes are averaged, in pixels
 HEAD_GAIN = 0.2        # an untrained network's scores stay below the plain votes, about 1
 POOLING = 8     # crops agree with the whole image where they start at multiples of this
@@ -26,19 +27,27 @@ DETAIL = 2, 5   # window whose mean is taken from a picture, which leaves its de
 # than what they lie on, are smooth
 SEARCH = ((1, 5, 20.0), (4, 3, 45.0), (8, 5, 150.0))  # windows in which candidates compete: pixels a cell, cells a side, and by how much the
 # best one's variance must be lower to count: a third of what noise makes of the mean over so many pixels and views
+ROBUST = SEARCH[1:] # windows in which they compete also by variances that are cut off
+CUT = 2.0       # these, in parts of the pixel's least variance: an occluder then counts no more than what it hides, however much it differs from that
+RIVAL_REACH = 1.0  # pixels per view step, within which they compete then: layers that lie farther apart are not each other's rivals
+RIVAL_FEATURES = RIVALS * (len(SEARCH) + len(ROBUST))
 SLANTED = 8     # from this cell on, candidates compete also as surfaces that are steep
 SLANT = 1 / 16  # the steepest of these, along rows or columns, in pixels per view step a pixel; rendered scenes have floors of 0.02 to 0.06
 REACH = 4       # pixels within which the second look takes its neighbours' least and greatest estimate for its own
 CLOSE_GAIN = 3.0  # scores differ less between close candidates than between far ones
-SCALES = (0.3, 0.15)  # corrections that the closer looks expect, in distances of two first candidates
-JOLT = 0.6      # by how many distances of two first candidates a jolted estimate is moved, at most
+SCALES = (0.5, 0.3, 0.15)  # corrections that the closer looks expect, in distances of two first candidates
+EARLIER = ("first", "second", "third", "fourth")  # the disparity maps of all looks but the last
+JOLT = 0.8      # by how many distances of two first candidates a jolted estimate is moved, at most
 WINDOWS = ((1, 1), (1, 3), (1, 7), (4, 3), (8, 5))  # over which a closer look gathers its normal equations: pixels a cell, cells a side
+EQUATIONS = 3   # sets of them: of the colours, of their detail, and of the detail within blocks of views
 WIDE = 4        # from this cell on, also a plane is fitted to the corrected estimates
 GRADIENT_FLOOR = 1e-6  # mean squared change of colour per disparity under which there is nothing to see move: noise of 0.001
 TILT_FLOOR = 0.03      # of a plane's moments, in parts of what a window evenly filled would have
 MIX_REACH = 2   # pixels between a pixel and the neighbours that are mixed into it
 OWN_WEIGHT = 4.0  # an untrained network keeps nine tenths of its own estimate
 SAME_COLOUR = 0.06  # blocks whose mean colours differ by much more show different things: a few times a sensor's noise
+SAME_BLOCK = 0.02   # the same where a block's own motion is to be read
+BLOCK_EDGE = 3  # pixels about a place that shows something else, where it is not read either
 SLOPE = (1 / 12, -8 / 12, 0.0, 8 / 12, -1 / 12)  # derivative of fourth order
 
 
@@ -293,9 +302,9 @@ class ViewEvidence(nn.Module):
         return (least, log_score(between), share, log_score(apart), colour), inside + between
 
     @staticmethod
-    def likeness(colours: torch.Tensor, colour: torch.Tensor) -> torch.Tensor:
+    def likeness(colours: torch.Tensor, colour: torch.Tensor, same: float = SAME_COLOUR) -> torch.Tensor:
         """How like one colour 'b c h w' each of 'b g c h w' is: 'b g h w' in [0, 1]."""
-        return torch.exp(-reduce((colours - colour[:, None]).square(), "b g c h w -> b g h w", "mean") / (2 * SAME_COLOUR**2))
+        return torch.exp(-reduce((colours - colour[:, None]).square(), "b g c h w -> b g h w", "mean") / (2 * same**2))
 
     @staticmethod
     def weighted(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
@@ -382,20 +391,27 @@ def competition(variances: torch.Tensor, spacing: float) -> torch.Tensor:
     """How much worse than the best candidate each one is, over windows of several sides: 'b d k h w' to 'b d f h w', 0 for the best.
 
     Where a surface is faint, no pixel can tell candidates apart from the noise; sums of squares over many pixels can. In the widest windows also
-    surfaces that are as steep as a floor compete; candidates lie `spacing` apart.
+    surfaces that are as steep as a floor compete; candidates lie `spacing` apart. Behind an occluder its own pixels, which vary by far the most at every
+    candidate but its own, would decide for the whole window: so candidates compete once more, by variances in parts of the least of each pixel, cut off at CUT, each with those within RIVAL_REACH alone.
+
+    Source: truncated quadratic, Black and Rangarajan, IJCV 19, 1996.
     """
-    b = len(variances)
-    flat, features = rearrange(variances, "b d k h w -> (b d) k h w"), []
-    for cell, side, gain in SEARCH:
-        if cell < SLANTED:
-            means = pooled_mean(flat, cell, side)
-        else:
-            cells = rearrange(pooled_mean(flat, cell, 1), "(b d) k h w -> b d k h w", b=b)
-            means = steep_means(cells, side, SLANT * cell / spacing).flatten(0, 1)
-        score = rearrange(torch.log(means + ROUNDING), "(b d) k h w -> b d k h w", b=b)
-        worse = torch.log1p(gain * (score - score.amin(1, keepdim=True))) / 2
-        features.append(unpooled(worse.flatten(0, 1), cell))
-    return rearrange(torch.cat(features, 1), "(b d) f h w -> b d f h w", b=b)
+    floored, features = variances + ROUNDING, []
+    around = max(1, round(RIVAL_REACH / spacing))
+    relative = (floored / floored.amin(1, keepdim=True)).clamp(max=CUT)
+    for values, windows in ((floored, SEARCH), (relative, ROBUST)):
+        for cell, side, gain in windows:
+            score = torch.log(candidate_means(values, cell, side, spacing))
+            best = -F.max_pool2d(-score.flatten(2), (2 * around + 1, 1), 1, (around, 0)).reshape(score.shape) if values is relative else score.amin(1, keepdim=True)
+            worse = torch.log1p(gain * (score - best)) / 2
+            features.append(unpooled(worse.flatten(0, 1), cell))
+    return rearrange(torch.cat(features, 1), "(b d) f h w -> b d f h w", b=len(variances))
+
+
+def candidate_means(values: torch.Tensor, cell: int, side: int, spacing: float) -> torch.Tensor:
+    """Means of 'b d k h w' over windows, one a cell; in those of large cells the least of level and steep ones."""
+    cells = rearrange(pooled_mean(values.flatten(0, 1), cell, side if cell < SLANTED else 1), "(b d) k h w -> b d k h w", b=len(values))
+    return cells if cell < SLANTED else steep_means(cells, side, SLANT * cell / spacing)
 
 
 def slopes(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -443,6 +459,37 @@ def normal_equations(views: torch.Tensor, weights: torch.Tensor, near: torch.Ten
     b = -(along_u * dy + along_v * dx)
     over_colours = lambda x: reduce(x, "b c h w -> b 1 h w", "mean")
     return over_colours(a).clamp(min=0), over_colours(b), over_colours(s).clamp(min=0), mean
+
+
+@in_full
+def block_equations(views: torch.Tensor, reach: torch.Tensor, blocks: torch.Tensor, likeness: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """`normal_equations` of each angular block of BLOCK x BLOCK views for itself, over its own mean's slopes, and the mean over the blocks.
+
+    Views side by side differ a quarter as much as those at the grid's opposite sides: less precise, these find the way from a disparity that is further off.
+
+    Args:
+        views: 'b n h w', of one channel.
+        reach: 'b n h w', whether each view reaches the pixel; a block of which one does not has no say there.
+        blocks: 'k n' of 0 and 1.
+        likeness: 'b k h w' in [0, 1], how like each block is to what is looked for; it has a say as far as all pixels within BLOCK_EDGE are.
+
+    Returns:
+        a, b and s, 'b 1 h w'.
+    """
+    n = math.isqrt(blocks.shape[1])
+    o = n // 2 - torch.arange(n, device=views.device, dtype=views.dtype)
+    offsets = torch.stack([repeat(o, "u -> (u v)", v=n), repeat(o, "v -> (u v)", u=n)])
+    share = blocks / BLOCK**2
+    inside = blocks * (offsets[:, None] - torch.einsum("on,kn->ok", offsets, share)[:, :, None])  # of each view from its block's middle
+    mean, squares = (torch.einsum("kn,bnhw->bkhw", share, part) for part in (views, views.square()))
+    along_u, along_v = torch.einsum("okn,bnhw->obkhw", inside, views) / BLOCK**2
+    dy, dx = slopes(mean)
+    weights = likeness * (torch.einsum("kn,bnhw->bkhw", share, reach.to(views.dtype)) > 1 - 0.5 / BLOCK**2)
+    for axis in (0, 1):
+        weights = -F.max_pool2d(-weights, [1 + 2 * BLOCK_EDGE * (axis == k) for k in (0, 1)], 1, [BLOCK_EDGE * (axis == k) for k in (0, 1)])
+    spread = (BLOCK**2 - 1) / 12  # of the offsets along an axis
+    parts = spread * (dy.square() + dx.square()), -(along_u * dy + along_v * dx), (squares - mean.square()).clamp(min=0)
+    return tuple(reduce(weights * part, "b k h w -> b 1 h w", "mean") for part in parts)
 
 
 def window_correction(equations: tuple[torch.Tensor, ...], cell: int, side: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -615,12 +662,12 @@ class CloserLook(nn.Module):
     def __init__(self, evidence: int, context: int, channels: int):
         super().__init__()
         windows = len(WINDOWS)
-        self.choices = 1 + 2 * (windows + sum(cell >= WIDE for cell, _ in WINDOWS))
-        self.hourglass = Hourglass(evidence + context + self.choices + 4 * windows, self.choices + 1 + 9, channels)
+        self.choices = 1 + EQUATIONS * (windows + sum(cell >= WIDE for cell, _ in WINDOWS))
+        self.hourglass = Hourglass(evidence + context + self.choices + 2 * EQUATIONS * windows, self.choices + 1 + 9, channels)
 
     def forward(self, equations: list[tuple[torch.Tensor, ...]], evidence: torch.Tensor, context: torch.Tensor, disp: torch.Tensor,
                 where: torch.Tensor, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Two sets of normal equations a, b, s 'b 1 h w', evidence and context 'b f h w', an estimate 'b h w' and the same as the place read at, to a better one and features."""
+        """EQUATIONS sets of normal equations a, b, s 'b 1 h w', evidence and context 'b f h w', an estimate 'b h w' and the same as the place read at, to a better one and features."""
         where, limit = where[:, None], 3 * scale
         changes, texture, doubt = [torch.zeros_like(where)], [], []
         for a, b, s in equations:
@@ -628,7 +675,7 @@ class CloserLook(nn.Module):
             for cell, side in WINDOWS:
                 change, energy, left = window_correction((a, b, s), cell, side)
                 texture.append((torch.log(energy) + LOG_CENTRE) / LOG_SCALE)
-                doubt.append((torch.log(left / energy / (cell * side * scale)**2) / LOG_SCALE - 2).clamp(-4, 4))  # the correction's variance, but for the number of views
+                doubt.append((torch.log(left / energy / scale**2) / DOUBT_SCALE).clamp(-4, 4))  # the correction's variance, but for the number of views and pixels
                 changes.append(change.clamp(-limit, limit))
                 if cell >= WIDE:
                     changes.append((plane_fit(weight, b + weight * where, cell, side) - where).clamp(-2 * limit, 2 * limit))
@@ -642,11 +689,11 @@ class CloserLook(nn.Module):
 class DeoccNet(nn.Module):
     """Two disparity distributions and the background's disparity map, from the views of a light field.
 
-    Four looks, each closer than the one before. First a plane sweep without a reference view: for each candidate disparity the
+    Five looks, each closer than the one before. First a plane sweep without a reference view: for each candidate disparity the
     views are shifted and compared among themselves, so that the background votes also where the centre view sees the occluder; a
     small hourglass over candidates and pixels gathers the votes into the distributions. The background's disparity is read
     near its peak alone, not as a mean over the whole distribution, which would lie in mid-air between two peaks. The second look
-    reads the views at each pixel's own estimate and its neighbours', and chooses, which makes edges sharp. The last two read them
+    reads the views at each pixel's own estimate and its neighbours', and chooses, which makes edges sharp. The last three read them
     at the estimate, and solve for the disparity at which they agree, in windows of many sizes.
 
     Args:
@@ -676,7 +723,7 @@ class DeoccNet(nn.Module):
 
         fine_c, middle, low, lowest = (channels + 1) // 2, channels, 3 * channels // 2, 2 * channels
         self.evidence = ViewEvidence(views_num)
-        features = self.evidence.features + RIVALS * len(SEARCH)
+        features = self.evidence.features + RIVAL_FEATURES
         self.guide = nn.Sequential(nn.Conv2d(3, fine_c, 3, padding=1), nn.ReLU(), nn.Conv2d(fine_c, fine_c, 3, padding=1))
         self.guide_middle = nn.Sequential(nn.ReLU(), nn.Conv2d(fine_c, middle, 3, stride=2, padding=1))
         self.match = nn.Conv2d(features, fine_c, 1)
@@ -696,7 +743,7 @@ class DeoccNet(nn.Module):
         self.first_out = nn.Conv2d(fine_c, fine_c, 3, padding=1)
         self.heads = nn.Conv2d(fine_c, 2, 3, padding=1)
         votes = self.evidence.plain_votes()
-        self.vote_weights = nn.Parameter(torch.cat([votes, torch.full((2, RIVALS * len(SEARCH), 1, 1), -1 / RIVALS / len(SEARCH))], 1))  # where training starts
+        self.vote_weights = nn.Parameter(torch.cat([votes, torch.full((2, RIVAL_FEATURES, 1, 1), -1 / RIVAL_FEATURES)], 1))  # where training starts
         context = 3 * fine_c + 4
         self.second_look = SecondLook(CLOSE_GAIN * votes[1:], context, channels)
         self.closer_look = CloserLook(self.evidence.features, context + self.second_look.hourglass.features, channels)
@@ -753,7 +800,7 @@ class DeoccNet(nn.Module):
         """
         seen = self.stages(x)
         both, background = (in_full(torch.einsum)("bfhw,fd->bdhw", seen[name], self.to_coarse) for name in ("both", "background"))
-        looks = tuple(seen[name] for name in ("first", "second", "third")) if earlier else ()
+        looks = tuple(seen[name] for name in EARLIER) if earlier else ()
         return both, background, seen["depth_map"], *looks
 
     def stages(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -763,7 +810,7 @@ class DeoccNet(nn.Module):
             x: as in `forward`.
 
         Returns:
-            volume 'b d f h w', the evidence at each candidate of `fine_levels`; both and background 'b d h w', the distributions over these; first, second and third 'b h w', the disparity after these looks; depth_map 'b h w', after the last.
+            volume 'b d f h w', the evidence at each candidate of `fine_levels`; both and background 'b d h w', the distributions over these; EARLIER 'b h w' each, the disparity after these looks; depth_map 'b h w', after the last.
         """
         self.check_input(x)
         b, h, w = len(x), *x.shape[-2:]
@@ -780,13 +827,12 @@ class DeoccNet(nn.Module):
         summary = torch.stack([first, *moments, background.amax(1)], 1)
         summary = summary if x.requires_grad else summary.detach()
         context = torch.cat([at_peak, reduce(features, "f b d h w -> b f h w", "mean"), guide, summary], 1)
-        second, third, depth_map = self.look_again(x, first, context)
-        seen = {"volume": rearrange(volume, "(b d) f h w -> b d f h w", b=b), "both": both, "background": background, "first": first, "second": second,
-                "third": third, "depth_map": depth_map}
+        seen = {"volume": rearrange(volume, "(b d) f h w -> b d f h w", b=b), "both": both, "background": background, "first": first}
+        seen |= zip((*EARLIER[1:], "depth_map"), self.look_again(x, first, context))
         return {name: part[..., :h, :w] for name, part in seen.items()}
 
-    def look_again(self, x: torch.Tensor, first: torch.Tensor, context: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The second, third and fourth look: a first estimate 'b h w' to better ones.
+    def look_again(self, x: torch.Tensor, first: torch.Tensor, context: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The second look and those after it: a first estimate 'b h w' to better ones.
 
         A gradient runs through where the views are read only where that of the views themselves is wanted: it is slow, and training learns without.
         """
@@ -806,16 +852,20 @@ class DeoccNet(nn.Module):
         return tuple(disp.clamp(-limit, limit) for disp in estimates)
 
     def equations(self, x: torch.Tensor, disp: torch.Tensor, centre: torch.Tensor) -> tuple[list[tuple[torch.Tensor, ...]], torch.Tensor]:
-        """`normal_equations` a, b, s of the views read at a disparity 'b h w', of their colours and of their detail, each view as far as it is like the blocks that agree; and the evidence there."""
-        evidence, views, reach = self.look(x, disp, centre)
+        """`normal_equations` a, b, s of the views read at a disparity 'b h w', of their colours and of their detail, each view as far as it is like the blocks that agree,
+        and `block_equations` of their detail; and the evidence there."""
+        evidence, views, reach, sums = self.look(x, disp, centre)
         colour = evidence[:, -4:-1]
         weights = reach * self.evidence.likeness(views, colour)
-        return [normal_equations(views, weights, colour)[:3], normal_equations(detail(views, weights)[:, :, None], weights)[:3]], evidence
+        fine, means = detail(views, weights), sums[:, :, :3] / sums[:, :, 3:4].clamp(min=1)
+        return [normal_equations(views, weights, colour)[:3], normal_equations(fine[:, :, None], weights)[:3],
+                block_equations(fine, reach, self.evidence.blocks, self.evidence.likeness(means, colour, SAME_BLOCK))], evidence
 
-    def look(self, x: torch.Tensor, disp: torch.Tensor, centre: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Evidence 'b f h w' at a disparity 'b h w', and what it is of: `look_closer`'s views and reach."""
+    def look(self, x: torch.Tensor, disp: torch.Tensor, centre: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Evidence 'b f h w' at a disparity 'b h w', and what it is of: `look_closer`'s views and reach, and their `block_sums`."""
         views, reach = look_closer(x, disp)
-        return self.evidence(block_sums(views, reach, self.evidence.blocks), centre)[0], views, reach
+        sums = block_sums(views, reach, self.evidence.blocks)
+        return self.evidence(sums, centre)[0], views, reach, sums
 
     def local_expectation(self, distribution: torch.Tensor) -> torch.Tensor:
         """The expectation over the candidates within one step of the peak, 'b d h w' to 'b h w'."""

@@ -31,6 +31,7 @@ MIN_GAP = 0.6        # least disparity between an occluder and all behind it, in
 NEAREST = 0.97       # the nearest occluder, as a part of max_disp
 VIEWS_ASIDE = 4      # view steps from the centre of a 9 x 9 grid to its sides
 WIDEST = 6.0         # half the width of an occluder's wires, bars and ribbons, in pixels: what is behind them some views see
+LARGEST = 12.0       # the same of leaves that are near enough
 BUSHY = 0.3          # share of the occluded scenes whose occluder is a bush, of leaves and twigs at several disparities
 LIMB = 0.5           # share of the things that grow darker, or lighter, towards their edge
 THINNEST = 0.1       # least room that an occluder's disparity needs, in pixels per view step
@@ -270,12 +271,12 @@ def _leaf(canvas: Canvas, place, length: float, width: float, angle: float) -> t
     return torch.minimum(width * (1 - along.square()) - y.abs(), length - x.abs())
 
 
-def leaves(canvas: Canvas, part: int = 1) -> torch.Tensor:
-    """A cloud of pointed leaves, spread evenly or in bushes; or a part of one."""
+def leaves(canvas: Canvas, part: int = 1, scale: float = 1.0) -> torch.Tensor:
+    """A cloud of pointed leaves, spread evenly or in bushes; or one of several parts of it, or of leaves larger by a scale."""
     out = torch.full_like(canvas.y, -10.0)
     bushes = [(*_place(canvas), canvas.uniform(0.08, 0.2) * canvas.size) for _ in range(canvas.choose([0, 1, 2, 4]))]
     for _ in range(math.ceil(canvas.choose(range(10, 60 if bushes else 40)) / part)):
-        length, place = canvas.uniform(4, 13), _place(canvas)
+        length, place = scale * canvas.uniform(4, 13), _place(canvas)
         if bushes:
             y, x, radius = canvas.choose(bushes)
             away, turn = radius * canvas.uniform(0, 1.6), canvas.uniform(0, 2 * math.pi)
@@ -494,7 +495,9 @@ def _bush(canvas: Canvas, low: float, high: float) -> list[Sheet]:
     """Leaves and twigs of one texture, lighter and darker, on several sheets that lie near each other within [low, high]."""
     least = canvas.uniform(low, high - THINNEST)
     most, parts, sheets = min(least + canvas.uniform(0.2, 1.5), high), canvas.choose([2, 3, 4]), []
-    supports = [leaves(canvas, 2) for _ in range(parts)] + ([branches(canvas)] if canvas.uniform(0, 1) < 0.5 else [])
+    widest = min(VIEWS_ASIDE * (least - low + MIN_GAP), LARGEST)  # the outermost views see past so wide a leaf
+    scale = canvas.uniform(1, max(widest / WIDEST, 1))
+    supports = [leaves(canvas, 2, scale) for _ in range(parts)] + ([branches(canvas)] if canvas.uniform(0, 1) < 0.5 else [])
     for support in supports:
         start = canvas.uniform(least, most - THINNEST)
         sheet = _sheet(canvas, start, min(start + canvas.uniform(0.1, 0.5), high), support, 0.5, occluder=True, **_shine(canvas, spotted=0.2))

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from lfkit.disparity import disparity_levels
 from lfkit.lightfield import as_byte, as_float
-from lfkit.model import DeoccNet, ViewSweep
+from lfkit.model import EARLIER, DeoccNet, ViewSweep
 from lfkit.see_through import compute_psnr, compute_ssim
 
 DISP_MAP = "viridis"   # even steps in lightness, readable without colour
@@ -240,7 +240,7 @@ def plot_stages(model: DeoccNet, lf: np.ndarray, pixel: tuple[int, int], fg_disp
     views = rearrange(torch.from_numpy(as_float(lf)), "u v h w c -> 1 (u v) c h w").to(model.fine_levels.device)
     with torch.inference_mode():
         seen = {name: part[0, ..., pixel[0], pixel[1]].cpu().numpy() for name, part in model.stages(views).items()}
-    levels, groups, looks = model.fine_levels.cpu().numpy(), len(model.evidence.groups), ("first", "second", "third")
+    levels, groups = model.fine_levels.cpu().numpy(), len(model.evidence.groups)
     fig, axes = _panels(3, widths=[1.6, 1.6, 1.6])
     volume = seen["volume"]
     curves = {"all views": (volume[:, groups - 1], "-"), "best of the blocks of 3 x 3 views": (volume[:, groups], "--"),
@@ -252,7 +252,7 @@ def plot_stages(model: DeoccNet, lf: np.ndarray, pixel: tuple[int, int], fg_disp
     axes[1].set(title="2. how many of them?", ylabel="share", ylim=(0, 1.05))
     for name, key, style, colour in (("depDistT (both layers)", "both", "-", "#0072B2"), ("depDistS (background)", "background", "--", "#E69F00")):
         axes[2].plot(levels, seen[key], style, marker="o", markersize=3, label=name, color=colour)
-    axes[2].plot(seen["depth_map"], 0.02, "^", color="black", markersize=9, label=f"estimate {seen['depth_map']:.2f} (looks: {', '.join(f'{seen[k]:.2f}' for k in looks)})")
+    axes[2].plot(seen["depth_map"], 0.02, "^", color="black", markersize=9, label=f"estimate {seen['depth_map']:.2f} (looks: {', '.join(f'{seen[k]:.2f}' for k in EARLIER)})")
     axes[2].set(title="3. where are the peaks?", ylabel="probability", ylim=(0, 1.05))
     for ax in axes:
         for disp, name, style in ((fg_disp, "true fg_disp", "--"), (bg_disp, "true bg_disp", "-")):
