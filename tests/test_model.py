@@ -430,7 +430,7 @@ def test_the_stages_are_those_of_the_result():
         seen, (both, background, depth_map) = net.stages(x), net(x)
     assert seen["volume"].shape == (2, 9, net.evidence.features + RIVAL_FEATURES, 14, 11)
     assert torch.equal(seen["depth_map"], depth_map)
-    assert [part.shape for part in net(x, earlier=True)[3:]] == [(2, 14, 11)] * 3 and torch.equal(net(x, earlier=True)[4], seen["second"])
+    assert [part.shape for part in net(x, earlier=True)[3:]] == [(2, 14, 11)] * 4 and torch.equal(net(x, earlier=True)[4], seen["second"])
     assert torch.allclose(seen["both"][:, ::2] + 0.5 * torch.nn.functional.pad(seen["both"][:, 1::2], (0, 0, 0, 0, 0, 1))
                           + 0.5 * torch.nn.functional.pad(seen["both"][:, 1::2], (0, 0, 0, 0, 1, 0)), both, atol=1e-6)
     assert background.shape == (2, 5, 14, 11)
@@ -481,8 +481,8 @@ def test_gradients_at_the_ends_of_the_levels_are_finite(disp):
 
 
 def test_one_crop_is_learned_by_heart():
-    """An untrained network of half the width has BadPix 0.07 under 1 % on all of one occluded crop within 600 steps."""
-    steps, rate = 600, 4e-3
+    """An untrained network of half the width has BadPix 0.07 under 1 % on all of one occluded crop within 800 steps."""
+    steps, rate = 800, 4e-3
     scene = synthesize(12, size=40, noise=0.0, occluded=True)
     x = rearrange(torch.from_numpy(scene.lf).float() / 255, "u v h w c -> 1 (u v) c h w")
     layers = [torch.from_numpy(np.ascontiguousarray(disp))[None] for disp in (scene.fg_disp, scene.bg_disp)]
