@@ -179,7 +179,7 @@ def test_an_even_grid_of_rows_and_columns(tmp_path):
 
 @pytest.mark.parametrize("layout", ["grid", "lenslet"])
 @pytest.mark.parametrize("views_num", [3, 5, 9])
-@pytest.mark.parametrize("seed", [0, 2, 18])
+@pytest.mark.parametrize("seed", [1, 2, 19])
 def test_a_pictures_layout_and_views_are_found(tmp_path, layout, views_num, seed):
     lf = views_of(seed, views_num)
     scene = lfkit.load_scene(picture(tmp_path / "all.png", lf, layout))
