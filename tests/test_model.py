@@ -559,6 +559,16 @@ def test_a_block_has_no_say_near_what_it_shows_otherwise_nor_where_a_view_is_mis
     assert torch.equal(silent, expected) and torch.equal(s[0, 0] == 0, expected)
 
 
+def test_blocks_of_another_colour_have_no_say():
+    """The upper third of the views shows something a little brighter, a pixel nearer."""
+    disp, net = 0.37, DeoccNet(4, 9)
+    views = 0.05 * (plane(disp, n=9) - 0.5)
+    views[:, :27] = 0.05 * (plane(disp + 1, n=9)[:, :27] - 0.5) + 0.1
+    equations, _ = net.equations(views, torch.full((1, 40, 40), disp), views[:, 40])
+    a, b, _ = (part[..., 8:-8, 8:-8].sum() for part in equations[-1])
+    assert abs((b / a).item()) < 0.03
+
+
 @pytest.mark.parametrize("off", [-0.4, 0.4])
 def test_blocks_find_the_way_from_farther_off(off):
     """On a rough picture, where what the outermost views see is pixels away and unlike."""
