@@ -5,7 +5,7 @@
 For the equations of the views' colours, of their detail, and of the detail within blocks of views, over each window: the share of the pixels whose correction lies within
 0.07 px of the right one, the correction's median and root mean square about the right one, and the standard error that the equations claim, for views whose
 errors are independent noise. The views are read at the truth plus `--off`, so that a perfect equation asks for a correction of minus that. Then, for each window in which the first look's candidates compete and each kind of
-variance by which they do: the share of the pixels for which the best candidate lies within half a pixel per view step of the truth; where variances are cut off, a best one among its neighbours, and how many of these a pixel has.
+variance by which they do: the share of the pixels for which a best candidate lies within half a pixel per view step of the truth, and how many a pixel has: one, but where variances are cut off and a candidate is best among its neighbours.
 """
 
 import argparse
@@ -13,10 +13,11 @@ import argparse
 import numpy as np
 import torch
 from einops import rearrange
+from torch.nn.functional import pad
 
 from lfkit import DeoccNet
 from lfkit.lightfield import as_float, load_scene
-from lfkit.model import RIVAL_FEATURES, RIVALS, ROBUST, SEARCH, WINDOWS, window_correction
+from lfkit.model import FINE, RIVAL_FEATURES, RIVAL_REACH, RIVALS, ROBUST, SEARCH, WINDOWS, window_correction
 
 THRESHOLD = 0.07
 NEAR = 0.5
@@ -35,16 +36,13 @@ def corrections(net: DeoccNet, views: torch.Tensor, disp: torch.Tensor):
 
 
 def preferred(net: DeoccNet, views: torch.Tensor):
-    """For each window, how much worse than the best each candidate is, 'd k h w' by each kind of variance."""
-    features = net.cost_volume(views - 0.5)[:, -RIVAL_FEATURES:]
-    names = [f"{cell * side} x {cell * side}" for cell, side, _ in SEARCH] + [f"{cell * side} x {cell * side}, cut off" for cell, side, _ in ROBUST]
-    return zip(names, features.split(RIVALS, 1))
-
-
-def least_nearby(worse: torch.Tensor) -> torch.Tensor:
-    """'d k h w', over the candidates within two of each."""
-    padded = torch.nn.functional.pad(worse, (0, 0, 0, 0, 0, 0, 2, 2), value=torch.inf)
-    return padded.unfold(0, 5, 1).amin(-1)
+    """For each window, which candidates are its best ones, 'd k h w' by each kind of variance; where variances are cut off, those that are best within RIVAL_REACH."""
+    around = round(RIVAL_REACH * FINE / net.step)
+    for place, worse in enumerate(net.cost_volume(views - 0.5)[:, -RIVAL_FEATURES:].split(RIVALS, 1)):
+        cell, side, _ = (*SEARCH, *ROBUST)[place]
+        cut = place >= len(SEARCH)
+        least = pad(worse, (0, 0, 0, 0, 0, 0, around, around), value=torch.inf).unfold(0, 2 * around + 1, 1).amin(-1) if cut else worse.amin(0)
+        yield f"{cell * side} x {cell * side}" + ", cut off" * cut, worse <= least + 1e-6  # between cells a best candidate is not quite 0
 
 
 def main() -> None:
@@ -76,11 +74,10 @@ def main() -> None:
             print(f"| {name} | {window} | {100 * (wrong.abs() < THRESHOLD).float().mean():.1f} % | {change.median():+.3f} | {wrong.square().mean().sqrt():.3f} | {error.median():.3f} |")
         print("\n| window | " + " | ".join(KINDS) + " |\n" + "|---" * (1 + RIVALS) + "|")
         near = (net.fine_levels[:, None, None] - disp).abs() <= NEAR
-        for window, worse in preferred(net, views):
-            best = worse <= (worse.amin(0) if "cut" not in window else least_nearby(worse)) + 1e-6  # between cells a best candidate is not quite 0
+        for window, best in preferred(net, views):
             hit = (best & near[:, None]).any(0)[:, counted].float().mean(1)
             several = best.sum(0)[:, counted].float().mean(1)
-            print(f"| {window} | " + " | ".join(f"{100 * share:.1f} %" + (f" ({count:.1f})" if "cut" in window else "") for share, count in zip(hit, several)) + " |")
+            print(f"| {window} | " + " | ".join(f"{100 * share:.1f} % ({count:.1f})" for share, count in zip(hit, several)) + " |")
 
 
 if __name__ == "__main__":

@@ -828,7 +828,7 @@ class DeoccNet(nn.Module):
         summary = summary if x.requires_grad else summary.detach()
         context = torch.cat([at_peak, reduce(features, "f b d h w -> b f h w", "mean"), guide, summary], 1)
         seen = {"volume": rearrange(volume, "(b d) f h w -> b d f h w", b=b), "both": both, "background": background, "first": first}
-        seen |= zip((*EARLIER[1:], "depth_map"), self.look_again(x, first, context))
+        seen |= zip((*EARLIER[1:], "depth_map"), self.look_again(x, first, context), strict=True)
         return {name: part[..., :h, :w] for name, part in seen.items()}
 
     def look_again(self, x: torch.Tensor, first: torch.Tensor, context: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -31,7 +31,7 @@ MIN_GAP = 0.6        # least disparity between an occluder and all behind it, in
 NEAREST = 0.97       # the nearest occluder, as a part of max_disp
 VIEWS_ASIDE = 4      # view steps from the centre of a 9 x 9 grid to its sides
 WIDEST = 6.0         # half the width of an occluder's wires, bars and ribbons, in pixels: what is behind them some views see
-LARGEST = 12.0       # the same of leaves that are near enough
+LARGEST = 12.0       # up to this a bush's leaves grow with their nearness, in parts of WIDEST
 BUSHY = 0.3          # share of the occluded scenes whose occluder is a bush, of leaves and twigs at several disparities
 LIMB = 0.5           # share of the things that grow darker, or lighter, towards their edge
 THINNEST = 0.1       # least room that an occluder's disparity needs, in pixels per view step
@@ -495,7 +495,7 @@ def _bush(canvas: Canvas, low: float, high: float) -> list[Sheet]:
     """Leaves and twigs of one texture, lighter and darker, on several sheets that lie near each other within [low, high]."""
     least = canvas.uniform(low, high - THINNEST)
     most, parts, sheets = min(least + canvas.uniform(0.2, 1.5), high), canvas.choose([2, 3, 4]), []
-    widest = min(VIEWS_ASIDE * (least - low + MIN_GAP), LARGEST)  # the outermost views see past so wide a leaf
+    widest = min(VIEWS_ASIDE * (least - low + MIN_GAP), LARGEST)  # what the outermost views see past; leaves grow with it
     scale = canvas.uniform(1, max(widest / WIDEST, 1))
     supports = [leaves(canvas, 2, scale) for _ in range(parts)] + ([branches(canvas)] if canvas.uniform(0, 1) < 0.5 else [])
     for support in supports:

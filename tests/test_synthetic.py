@@ -272,6 +272,21 @@ def test_a_bush_has_leaves_of_one_kind_at_several_disparities():
         assert disps.min() > 0.8 and disps.max() < 3.2 and len({round(float(d.mean()), 3) for d in disps}) == len(sheets)
 
 
+def test_leaves_grow_by_their_scale_and_a_bushs_with_its_nearness(monkeypatch):
+    canvas = lambda seed=0: Canvas(64, 8, torch.Generator().manual_seed(seed), torch.device("cpu"))
+    small, large = (synthetic.leaves(canvas(), 4, scale) for scale in (1.0, 2.0))  # drawn from the same numbers
+    assert (large >= small - 0.51).all() and 2 < large.sum() / small.sum() < 4.5
+    scales = []
+    monkeypatch.setattr(synthetic, "leaves", lambda canvas, part, scale: scales.append(scale) or torch.zeros_like(canvas.y))
+    for seed in range(20):
+        synthetic._bush(canvas(seed), 3.0, 3.8)  # 1.4 at most before what is behind: the outermost views see past less than WIDEST
+    assert set(scales) == {1}
+    scales.clear()
+    for seed in range(20):
+        synthetic._bush(canvas(seed), 0.6, 3.8)
+    assert 1.5 < max(scales) <= 2 and min(scales) >= 1
+
+
 def test_gloss_is_wide_and_a_spot_is_small():
     canvas = Canvas(100, 8, torch.Generator().manual_seed(0), torch.device("cpu"))
     spots = [shine["spot"] for shine in (synthetic._shine(canvas) for _ in range(600)) if shine["spot"]]
