@@ -1,6 +1,7 @@
 """What the tests share: small scenes, a small trained-on-nothing network."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 import lfkit
 
 torch.set_num_threads(1)  # the tensors are small, and two processes whose threads wait for one another are slow
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start with it ignored
 
 DATA = Path(os.environ.get("LFKIT_DATA", Path(__file__).parents[2] / "shared" / "data"))
 

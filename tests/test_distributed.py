@@ -1,15 +1,17 @@
+import faulthandler
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import multiprocessing, nn
+from torch.distributed import TCPStore
 
 import lfkit
 from lfkit import distributed
@@ -18,24 +20,31 @@ from lfkit.faults import Fault
 from lfkit.losses import WEIGHT_NAMES
 
 RANKS = 2
+PATIENCE = 180  # seconds that two ranks may take for what lasts ten; a rank that waits for ever then says where
 
 
 def run_rank(rank, port, work, folder, arguments):
     """One rank's part of `on_ranks`, in a process of its own."""
     torch.set_num_threads(1)
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(RANKS), LOCAL_WORLD_SIZE=str(RANKS), MASTER_ADDR="127.0.0.1",
-                      MASTER_PORT=str(port))
+                      MASTER_PORT=str(port), TORCHELASTIC_USE_AGENT_STORE="True")
+    faulthandler.dump_traceback_later(PATIENCE - 10, exit=True)
     with distributed.group("cpu"):
         torch.save(work(*arguments), folder / f"{rank}.pt")
+    faulthandler.cancel_dump_traceback_later()
 
 
 def on_ranks(work, folder, *arguments):
-    """What work gives on each of two ranks."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
+    """What work gives on each of two ranks. They are spawned: a fork takes over locks that a thread of this process may hold just then."""
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # here, as torchrun's: a port found free earlier may be taken by then
     folder.mkdir(exist_ok=True)
-    multiprocessing.start_processes(run_rank, (port, work, folder, arguments), RANKS, start_method="fork")
+    ranks = multiprocessing.start_processes(run_rank, (store.port, work, folder, arguments), RANKS, join=False, daemon=True, start_method="spawn")
+    end = time.monotonic() + PATIENCE
+    while not ranks.join(timeout=1):
+        if time.monotonic() > end:
+            for process in ranks.processes:
+                process.kill()
+            pytest.fail(f"{work.__name__} did not end on both ranks within {PATIENCE} s")
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(RANKS)]
 
 
@@ -63,15 +72,21 @@ def three(args, data_dir, tmp_path):
     return args
 
 
+def trained_by_sgd(args):
+    """Adam would blow up the rounding of gradients near 0."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lfkit.engine.make_optimizer", lambda args, model: torch.optim.SGD(model.parameters(), lr=0.1))
+        return trained(args)
+
+
 @pytest.fixture
-def both(three, tmp_path, monkeypatch):
-    """The same run by one process with batches of two, and by two with batches of one; Adam would blow up the rounding of gradients near 0."""
-    monkeypatch.setattr("lfkit.engine.make_optimizer", lambda args, model: torch.optim.SGD(model.parameters(), lr=0.1))
+def both(three, tmp_path):
+    """The same run by one process with batches of two, and by two with batches of one."""
     three.loss3_weight = 0.0  # the closer looks of a network that learned nothing magnify rounding, too
     three.batch_size, three.log_dir = 2, str(tmp_path / "one")
-    alone = trained(three)
+    alone = trained_by_sgd(three)
     three.batch_size, three.log_dir = 1, str(tmp_path / "two")
-    return alone, on_ranks(trained, tmp_path / "out", three)
+    return alone, on_ranks(trained_by_sgd, tmp_path / "out", three)
 
 
 def test_two_ranks_train_as_one_process(both):
