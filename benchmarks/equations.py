@@ -16,8 +16,10 @@ from einops import rearrange
 from torch.nn.functional import pad
 
 from lfkit import DeoccNet
+from lfkit.equations import window_correction
+from lfkit.evidence import RIVAL_FEATURES, RIVAL_REACH, RIVALS, ROBUST, SEARCH
 from lfkit.lightfield import as_float, load_scene
-from lfkit.model import FINE, RIVAL_FEATURES, RIVAL_REACH, RIVALS, ROBUST, SEARCH, WINDOWS, window_correction
+from lfkit.model import FINE, WINDOWS
 
 THRESHOLD = 0.07
 NEAR = 0.5

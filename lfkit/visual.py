@@ -12,8 +12,9 @@ from matplotlib.ticker import MaxNLocator
 
 from lfkit.disparity import disparity_levels
 from lfkit.lightfield import as_byte, as_float
-from lfkit.model import EARLIER, DeoccNet, ViewSweep
+from lfkit.model import EARLIER, DeoccNet
 from lfkit.see_through import compute_psnr, compute_ssim
+from lfkit.sweep import ViewSweep
 
 DISP_MAP = "viridis"   # even steps in lightness, readable without colour
 ERROR_MAP = "RdBu_r"   # signed, white at 0

@@ -48,3 +48,14 @@ def real(path: str) -> Path:
     if not (DATA / path).exists():
         pytest.skip(f"no real scene at {DATA / path}; set LFKIT_DATA to the folder that holds it")
     return DATA / path
+
+
+def plane(disp: float, size: int = 40, n: int = 5) -> torch.Tensor:
+    """A smooth picture at one disparity, 'b n c h w', written down from the definition of disparity."""
+    y, x = torch.meshgrid(torch.arange(float(size)), torch.arange(float(size)), indexing="ij")
+    views = []
+    for u in range(n):
+        for v in range(n):
+            i, j = y - (n // 2 - u) * disp, x - (n // 2 - v) * disp  # the centre's pixel that this view's pixel shows
+            views.append(torch.stack([torch.sin(0.4 * i + 0.2 * j), torch.cos(0.3 * j), torch.sin(0.25 * (i - j))]) * 0.3 + 0.5)
+    return torch.stack(views)[None]

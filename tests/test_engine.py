@@ -1,5 +1,4 @@
 import logging
-import time
 from pathlib import Path
 
 import imageio.v3 as iio

@@ -1,10 +1,8 @@
 import errno
-import gc
 import os
 import signal
 import weakref
 
-import numpy as np
 import pytest
 import torch
 from torch import nn

@@ -1,15 +1,15 @@
-import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
+from conftest import plane
 from einops import rearrange
 
 from lfkit import DeoccNet, compute_bad_pix, get_parameter_number, synthesize, training_loss, weights_init_xavier
+from lfkit.evidence import RIVAL_FEATURES
 from lfkit.losses import DistributionCrossEntropy
-from lfkit.model import (BLOCK_EDGE, CHOSEN, JOLT, RIVAL_FEATURES, CloserLook, SecondLook, ViewEvidence, ViewSweep, block_equations, block_starts, block_sums, competition, cubic_weights, detail, even_weights,
-                         jolts, look_closer, mix, normal_equations, plane_fit, slopes, steep_means, window_correction, window_mean)
+from lfkit.model import CHOSEN, JOLT, CloserLook, SecondLook, jolts, mix
 
 
 @pytest.mark.parametrize("views_num, size, max_disp, step", [(3, (17, 5), 4, 1), (5, (8, 8), 2, 0.5), (9, (1, 9), 4, 1), (7, (10, 13), 1, 1)])
@@ -21,156 +21,6 @@ def test_shapes_and_distributions(views_num, size, max_disp, step):
     for distribution in (both, background):
         assert torch.allclose(distribution.sum(1), torch.ones(2, *size), atol=1e-5) and distribution.min() >= 0
     assert depth_map.abs().max() <= max_disp + step
-
-
-def test_what_lies_at_a_disparity_falls_on_the_centres_pixel():
-    """views[u, v][y + (c - u) d, x + (c - v) d] = centre[y, x], so the shifted view equals the centre at whole shifts."""
-    torch.manual_seed(0)
-    world, n, d = torch.rand(3, 60, 60), 5, 2
-    views = torch.stack([world[:, 20 - (2 - u) * d:40 - (2 - u) * d, 20 - (2 - v) * d:40 - (2 - v) * d] for u in range(n) for v in range(n)])[None]
-    shifted = ViewSweep(views, 4).at(float(d)).reshape(1, n * n, 3, 20, 20)
-    inside = (slice(None), slice(None), slice(None), slice(8, 12), slice(8, 12))
-    assert torch.equal(shifted[inside], views[:, 12:13].expand_as(shifted)[inside])
-    assert not torch.allclose(ViewSweep(views, 4).at(-2.0).reshape(shifted.shape)[inside], shifted[inside])
-
-
-def test_half_pixel_shifts_of_a_smooth_picture():
-    y, x = torch.meshgrid(torch.arange(40.0), torch.arange(40.0), indexing="ij")
-    smooth = lambda y, x: torch.sin(0.4 * y + 0.2) + torch.cos(0.3 * x)
-    views = smooth(y, x).expand(1, 9, 3, 40, 40)
-    shifted = ViewSweep(views, 4).at(0.5).reshape(9, 3, 40, 40)
-    for n, (u, v) in enumerate((u, v) for u in range(3) for v in range(3)):
-        expected = smooth(y + (1 - u) * 0.5, x + (1 - v) * 0.5)
-        assert torch.allclose(shifted[n, 0, 5:-5, 5:-5], expected[5:-5, 5:-5], atol=3e-3)
-
-
-@pytest.mark.parametrize("fraction", [0.0, 0.25, 0.5, 0.75])
-def test_cubic_taps(fraction):
-    taps = cubic_weights(fraction)
-    assert sum(taps) == pytest.approx(1)
-    assert sum(t * k for t, k in zip(taps, (-1, 0, 1, 2))) == pytest.approx(fraction)  # exact on a straight line
-    assert sum(t * k * k for t, k in zip(taps, (-1, 0, 1, 2))) == pytest.approx(fraction**2)  # and on a parabola
-
-
-@pytest.mark.parametrize("fraction", [0.0, 0.25, 0.5, 0.75])
-def test_even_taps_leave_as_much_noise_at_every_place(fraction):
-    taps = even_weights(fraction)
-    assert sum(taps) == pytest.approx(1) and sum(t * (k - 2) for k, t in enumerate(taps)) == pytest.approx(fraction)
-    assert sum(t * t for t in taps) == pytest.approx(2 * (9 / 16) ** 2 + 2 * (1 / 16) ** 2)
-
-
-def test_no_candidate_looks_better_for_being_read_between_samples():
-    """Views of nothing but noise: their variance is the same at whole and half candidates, which it is not as they are read elsewhere."""
-    torch.manual_seed(0)
-    noise = torch.randn(1, 81, 1, 96, 96)
-    spread = lambda spacing, disp: float(ViewSweep(noise.expand(-1, -1, 2, -1, -1), 2, spacing).at(disp).unflatten(1, (81, -1))[0, :, 0, 20:-20, 20:-20].var(0).mean())
-    assert spread(0.5, 1.0) == pytest.approx(spread(0.5, 0.5), rel=0.02) and spread(None, 0.5) < 0.8 * spread(None, 1.0)
-
-
-def look(evidence, views, reach=None, centre=None):
-    """The evidence for one pixel whose views have the colours 'n c', and the rivals' variances."""
-    reach = torch.ones(len(views)) if reach is None else reach
-    centre = views[len(views) // 2] if centre is None else centre
-    sums = block_sums(((views - 0.5) * reach[:, None])[None, :, :, None, None], reach[None, :, None, None], evidence.blocks)
-    return tuple(part[0, :, 0, 0] for part in evidence(sums, centre[None, :, None, None] - 0.5))
-
-
-def score(variance):
-    return (float(torch.log(variance + 2e-5)) + 6) / 2
-
-
-@pytest.mark.parametrize("views_num, starts", [(3, [0]), (5, [0, 2]), (7, [0, 2, 4]), (9, [0, 3, 6]), (11, [0, 3, 5, 8])])
-def test_blocks_cover_the_grid_the_same_from_either_end(views_num, starts):
-    assert block_starts(views_num) == starts == [views_num - 3 - s for s in reversed(starts)]
-    assert {u for s in starts for u in range(s, s + 3)} == set(range(views_num))
-
-
-def test_evidence_of_groups_is_the_log_variance_of_the_views_that_reach_the_pixel():
-    """Against torch.var over the very views; 9 views a side, so that no block shares a view with another."""
-    torch.manual_seed(0)
-    evidence, views, reach = ViewEvidence(9), torch.rand(81, 3), torch.ones(81)
-    reach[[0, 7, 24]] = 0
-    out, rivals = look(evidence, views, reach)
-    assert len(out) == evidence.features == 9 + 4 + 3 + 3 + 1 + 8
-    variances = []
-    for value, group in zip(out, evidence.groups):
-        members = views[(group @ evidence.blocks > 0) & (reach > 0)].double()
-        variances.append(float(members.var(0).mean()))
-        assert float(value) == pytest.approx(score(torch.tensor(variances[-1])), abs=1e-4)
-    assert float(out[-1]) == pytest.approx(78 / 81)
-    assert rivals[:2].tolist() == pytest.approx([variances[19], min(variances[9:13])], rel=1e-4)
-    few = torch.zeros(81)
-    few[40] = 1
-    assert (look(evidence, views, few)[0][:20] == 0).all()
-
-
-def test_blocks_of_like_colour_are_gathered_and_the_occluded_ones_left_out():
-    """Rows 0 to 2 see a plain red background, the others a colourful occluder; 3 of 9 blocks lie in rows 0 to 2."""
-    torch.manual_seed(0)
-    evidence, red = ViewEvidence(9), torch.tensor([0.9, 0.1, 0.1])
-    views = red.repeat(81, 1)
-    views[27:] = torch.rand(54, 3)
-    out, rivals = look(evidence, views)
-    least, between, share, apart, *colour, reached = out[20:].tolist()
-    assert torch.allclose(torch.tensor(colour), red - 0.5, atol=1e-3) and reached == pytest.approx(1)
-    assert share == pytest.approx(1 / 3, abs=0.05) and least < -1 and between == pytest.approx(score(torch.tensor(0.0)), abs=0.1)
-    assert apart == pytest.approx(score(torch.tensor((0.81 + 0.01 + 0.01) / 3)), abs=0.8)  # of a random occluder
-    assert rivals[2] < 1e-3 < 0.05 < rivals[0]
-    hidden, _ = look(evidence, views, centre=torch.tensor([0.1, 0.9, 0.1]))
-    assert float(hidden[23]) == pytest.approx(score(torch.tensor((0.64 + 0.64) / 3)), abs=0.02)
-
-
-def test_like_blocks_compete_by_what_differs_within_them_and_between_them():
-    """Nine blocks with one and the same pattern of 3 x 3 colours: nothing differs between them, and within them what torch.var says."""
-    torch.manual_seed(0)
-    evidence, pattern = ViewEvidence(9), 0.5 + 0.02 * torch.randn(3, 3, 3)
-    views = pattern.repeat(3, 3, 1).reshape(81, 3)
-    _, rivals = look(evidence, views)
-    assert float(rivals[2]) == pytest.approx(float(pattern.reshape(9, 3).var(0).mean()), rel=1e-3)
-    shifted = views.reshape(9, 9, 3).clone()
-    shifted[:3] += 0.03  # three blocks a little brighter: still like the others, and no longer the same
-    assert float(look(evidence, shifted.reshape(81, 3))[1][2]) > 1.2 * float(rivals[2])
-
-
-@pytest.mark.parametrize("views_num, disp", [(9, 1.5), (9, -4.0), (5, 0.5), (3, 2.0)])
-def test_block_sums_of_the_sweep_are_those_of_its_views(views_num, disp):
-    torch.manual_seed(0)
-    evidence, x = ViewEvidence(views_num), torch.rand(2, views_num**2, 3, 20, 14) - 0.5
-    sweep = ViewSweep(torch.cat([x, torch.ones_like(x[:, :, :1])], 2), 4, spacing=0.5)
-    views = sweep.at(disp).reshape(2, views_num**2, 5, 20, 14)
-    starts = block_starts(views_num)
-    grid = views.reshape(2, views_num, views_num, 5, 20, 14)
-    expected = torch.stack([grid[:, u:u + 3, v:v + 3].sum((1, 2)) for u in starts for v in starts], 1)
-    ours = sweep.sums(disp, evidence.members)
-    assert torch.allclose(ours, expected, atol=1e-4) and torch.allclose(views[:, :, 4], views[:, :, :3].square().sum(2))
-    assert torch.allclose(block_sums(views[:, :, :3], views[:, :, 3], evidence.blocks), expected, atol=1e-4)
-
-
-def test_candidates_compete_where_the_surface_is_too_faint_for_one_pixel():
-    """Noise in every variance, and a hundredth less at candidate 3: no pixel shows it, the wide windows do."""
-    torch.manual_seed(0)
-    variances = 1e-4 * (1 + 0.05 * torch.randn(1, 9, 3, 64, 64))
-    variances[:, 3] *= 0.99
-    narrow, middle, wide, *_ = competition(variances, 0.5).split(3, 2)
-    best = lambda part: (part[:, :, 0].argmin(1) == 3).float().mean()
-    assert best(wide) > 0.98 and best(wide) > best(middle) > best(narrow) and best(variances) < 0.4
-    assert torch.equal(narrow.amin(1), torch.zeros_like(narrow[:, 0])) and wide[:, 3].mean() < 0.01 and wide[:, 6:].mean() == pytest.approx(0.5 * float(torch.log1p(torch.tensor(1.5))), rel=0.15)
-
-
-def test_a_closer_look_reads_each_view_where_the_pixel_is_seen():
-    """A disparity of its own at every pixel, against the sweep's shift by whole and half pixels."""
-    torch.manual_seed(0)
-    x = torch.nn.functional.avg_pool2d(torch.rand(75, 1, 32, 32), 3, 1, 1).reshape(1, 25, 3, 32, 32)
-    disp = torch.where(torch.arange(32)[None, None] < 16, 1.0, -0.5).expand(1, 32, 32)
-    views, reach = look_closer(x, disp)
-    for d, columns in ((1.0, slice(0, 16)), (-0.5, slice(16, 32))):
-        swept = ViewSweep(x, 2).at(d).reshape(1, 25, 3, 32, 32)
-        inside = (*[slice(None)] * 3, slice(6, 26), slice(max(6, columns.start), min(26, columns.stop)))
-        # torch's cubic kernel has a = -3/4, the sweep's -1/2: they differ by at most a fraction of the picture's roughness
-        assert torch.allclose(views[inside], swept[inside], atol=0.0 if d == 1 else 0.03, rtol=1e-5)
-    assert reach[0, 12].all() and not reach[0, 0, -1].all() and (views * ~reach[:, :, None] == 0).all()
-    u, v = 0, 4  # two rows up, two columns right: reaches y + 2 d, x - 2 d
-    assert reach[0, 5 * u + v, :, 8].tolist() == [y + 2 <= 31 for y in range(32)]
 
 
 def test_no_statistic_over_the_image():
@@ -203,58 +53,6 @@ def test_the_disparity_is_read_at_the_peak_not_between_two():
     assert net.local_expectation(distribution).item() == pytest.approx(3.0)
     distribution[0, 2] = 0.45
     assert net.local_expectation(distribution).item() == pytest.approx((0.45 * -3 + 0.3 * -2.5) / 0.75)
-
-
-def plane(disp: float, size: int = 40, n: int = 5) -> torch.Tensor:
-    """A smooth picture at one disparity, 'b n c h w', written down from the definition of disparity."""
-    y, x = torch.meshgrid(torch.arange(float(size)), torch.arange(float(size)), indexing="ij")
-    views = []
-    for u in range(n):
-        for v in range(n):
-            i, j = y - (n // 2 - u) * disp, x - (n // 2 - v) * disp  # the centre's pixel that this view's pixel shows
-            views.append(torch.stack([torch.sin(0.4 * i + 0.2 * j), torch.cos(0.3 * j), torch.sin(0.25 * (i - j))]) * 0.3 + 0.5)
-    return torch.stack(views)[None]
-
-
-@pytest.mark.parametrize("off", [-0.2, -0.05, 0.0, 0.05, 0.2])
-def test_normal_equations_say_how_far_off_a_disparity_is(off):
-    disp, views_num = 0.37, 5
-    views, reach = look_closer(plane(disp) - 0.5, torch.full((1, 40, 40), disp - off))
-    a, b, s, mean = normal_equations(views, reach.float())
-    correction = (b / a)[0, 0, 8:-8, 8:-8]
-    assert correction.median() == pytest.approx(off, abs=0.015 + 0.1 * abs(off))
-    assert ((s - b * b / a)[0, 0, 8:-8, 8:-8].mean() < 0.1 * s[0, 0, 8:-8, 8:-8].mean()) == (abs(off) > 0.1)  # the correction explains what differs, if that is more than the reading's own error
-    assert torch.allclose(mean[..., 8:-8, 8:-8], plane(disp)[:, 12, :, 8:-8, 8:-8] - 0.5, atol=0.03)
-
-
-def test_normal_equations_against_least_squares():
-    """Common correction and one colour a channel, fitted by numpy's solver at one pixel with the slopes of the mean picture."""
-    import numpy as np
-    torch.manual_seed(0)
-    views, weights = torch.rand(1, 9, 3, 9, 9), torch.rand(1, 9, 9, 9)
-    a, b, s, mean = normal_equations(views, weights)
-    dy, dx = slopes(mean)
-    at = (0, slice(None), 4, 4)
-    root, values = weights[at].numpy() ** 0.5, views[0, :, :, 4, 4].numpy()
-    rows, right = [], []
-    for n in range(9):
-        u, v = 1 - n // 3, 1 - n % 3
-        for c in range(3):  # colour - e (o . slope) = view
-            rows.append(np.concatenate([[-(u * dy[at][c].item() + v * dx[at][c].item()) * root[n]], np.eye(3)[c] * root[n]]))
-            right.append(values[n, c] * root[n])
-    (expected, *_), (left,), *_ = np.linalg.lstsq(np.array(rows), np.array(right), rcond=None)
-    assert (b / a)[0, 0, 4, 4].item() == pytest.approx(expected, rel=1e-3)
-    assert (s - b * b / a)[0, 0, 4, 4].item() == pytest.approx(left / 3 / weights[at].sum().item(), rel=1e-3)
-
-
-def test_hidden_views_have_no_say_in_the_normal_equations():
-    torch.manual_seed(0)
-    views, weights = torch.rand(1, 9, 3, 8, 8), torch.rand(1, 9, 8, 8)
-    weights[:, 5:] = 0
-    changed = views.clone()
-    changed[:, 5:] = 7
-    for ours, theirs in zip(normal_equations(views, weights), normal_equations(changed, weights)):
-        assert torch.allclose(ours, theirs)
 
 
 @pytest.mark.parametrize("off", [-0.2, -0.05, 0.1])
@@ -290,59 +88,6 @@ def test_gloss_that_moves_otherwise_misleads_the_colours_and_not_their_detail():
     assert min(right[3:]) > 0.9 > 0.6 > right[0]
 
 
-@pytest.mark.parametrize("slope, axis", [(1 / 16, 3), (-1 / 16, 4), (-1 / 32, 3), (0.0, 3)])
-def test_steep_surfaces_compete_too(slope, axis):
-    """Variances of a surface whose disparity rises along an axis, least at the nearest candidate; the window that is as steep has the least mean there."""
-    levels, place = torch.arange(-4, 4.5, 0.5).reshape(1, 17, 1, 1, 1), torch.arange(96.0).reshape([1, 1, 1] + [-1 if k == axis else 1 for k in (3, 4)])
-    truth = slope * (place - 47.5)
-    variances = 1e-4 * (1 + 10 * (levels - truth).square()).expand(1, 17, 1, 96, 96)
-    wide = competition(variances, 0.5)[:, :, 2]
-    found = levels[:, :, 0] * 1.0
-    best = found.expand(wide.shape).gather(1, wide.argmin(1, keepdim=True))[:, 0]
-    away = (best - truth[:, 0, 0].expand(best.shape)).abs()[..., 16:-16, 16:-16]
-    assert away.max() <= 0.25 + 0.5 * abs(slope) * 8 + 1e-4
-
-
-def test_steep_means_against_a_loop():
-    torch.manual_seed(0)
-    x = torch.rand(1, 5, 1, 6, 7)
-    ours = steep_means(x, 3, 0.5)
-    level = lambda k: min(max(k, 0), 4)
-    for d, i, j in itertools.product(range(5), range(6), range(7)):
-        means = []
-        for rise in (0.0, 0.5, -0.5, 0.25, -0.25):
-            for along in (0, 1):
-                values = []
-                for p, q in itertools.product(range(max(i - 1, 0), min(i + 2, 6)), range(max(j - 1, 0), min(j + 2, 7))):
-                    k = d + rise * ((p - i), (q - j))[along]
-                    low = math.floor(k)
-                    values.append((low + 1 - k) * x[0, level(low), 0, p, q] + (k - low) * x[0, level(low + 1), 0, p, q])
-                means.append(float(sum(values) / len(values)))
-        assert float(ours[0, d, 0, i, j]) == pytest.approx(min(means), abs=1e-5)
-
-
-def test_detail_variances_are_those_of_the_views_that_reach_the_pixel():
-    torch.manual_seed(0)
-    evidence, values, reach = ViewEvidence(9), torch.rand(81), torch.ones(81)
-    reach[[0, 7, 24]] = 0
-    parts = torch.stack([values * reach, reach, values.square() * reach])
-    out = evidence.detail((evidence.blocks @ parts.T)[None, :, :, None, None])[0, :, 0, 0]
-    variance = lambda group: float(values[(group @ evidence.blocks > 0) & (reach > 0)].double().var())
-    assert out.tolist() == pytest.approx([variance(evidence.groups[-1]), min(variance(g) for g in evidence.groups[9:13])], rel=1e-4)
-
-
-def test_detail_is_what_differs_from_the_mean_around():
-    """A ramp has none, a point keeps nearly all of its own, and views that have no weight blur nothing into it."""
-    ramp = torch.arange(48.0).expand(1, 1, 3, 48, 48)
-    assert detail(ramp)[..., 8:-8, 8:-8].abs().max() < 1e-4
-    point = torch.zeros(1, 1, 3, 48, 48)
-    point[..., 24, 24] = 1
-    assert detail(point)[0, 0, 24, 24] == pytest.approx(3**0.5 * 0.99, abs=0.01)
-    step, weights = torch.zeros(1, 1, 3, 48, 48), torch.ones(1, 1, 48, 48)
-    step[..., 24:], weights[..., 24:] = 1, 0
-    assert detail(step)[..., 22:24].abs().max() > 0.5 and detail(step, weights)[..., :22].abs().max() < 1e-6
-
-
 def test_jolts_are_bounded_and_touch_their_share_of_the_crops():
     torch.manual_seed(0)
     disp = torch.zeros(200, 16, 24)
@@ -364,36 +109,6 @@ def test_estimates_are_jolted_while_training_alone_and_after_the_second_look():
     for name in ("first", "second"):
         assert torch.equal(jolted[name], plain[name])
     assert not torch.allclose(jolted["third"], plain["third"], atol=1e-3) and torch.equal(used["depth_map"], plain["depth_map"])
-
-
-def test_a_near_colour_changes_no_equation():
-    torch.manual_seed(0)
-    views, weights, near = torch.rand(1, 9, 3, 8, 8), torch.rand(1, 9, 8, 8), torch.rand(1, 3, 8, 8)
-    for plain, apart in zip(normal_equations(views, weights), normal_equations(views, weights, near)):
-        assert torch.allclose(plain, apart, atol=1e-5)
-
-
-def test_slopes_are_exact_on_a_cubic():
-    y, x = torch.meshgrid(torch.arange(12.0) / 6, torch.arange(10.0) / 5, indexing="ij")
-    dy, dx = slopes((y**3 - 2 * y * x + x**2)[None, None])
-    inside = (0, 0, slice(2, -2), slice(2, -2))
-    assert torch.allclose(dy[inside], ((3 * y**2 - 2 * x) / 6)[2:-2, 2:-2], atol=1e-5) and torch.allclose(dx[inside], ((2 * x - 2 * y) / 5)[2:-2, 2:-2], atol=1e-5)
-
-
-@pytest.mark.parametrize("cell, side", [(4, 3), (8, 5)])
-def test_a_plane_is_fitted_to_uneven_weights(cell, side):
-    torch.manual_seed(0)
-    y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
-    truth, weight = (0.5 + 0.02 * y - 0.01 * x)[None, None], torch.rand(1, 1, 64, 64) + 0.05
-    fitted, level = plane_fit(weight, weight * truth, cell, side), (truth * weight).mean() / weight.mean()
-    assert (fitted - truth)[..., 16:-16, 16:-16].abs().max() < 3e-3 < 0.1 * (truth - level).abs().mean()
-
-
-def test_window_means_are_those_of_the_part_inside():
-    x = torch.rand(1, 2, 9, 7)
-    for side in (1, 3, 5):
-        ours, r = window_mean(x, side), side // 2
-        assert torch.allclose(ours[0, 1, 4, 3], x[0, 1, 4 - r:5 + r, 3 - r:4 + r].mean()) and torch.allclose(ours[0, 0, 0, 6], x[0, 0, :1 + r, 6 - r:].mean())
 
 
 def test_the_second_look_considers_what_its_neighbours_found():
@@ -513,21 +228,6 @@ def test_one_crop_is_learned_by_heart():
     assert scene.mask.mean() > 0.1 and bad < 1
 
 
-def test_a_window_says_how_sure_its_correction_is():
-    """Views of one picture with independent noise, read at the truth: the corrections scatter as far as the equations claim."""
-    by_hand = window_correction(tuple(torch.full((1, 1, 8, 8), value) for value in (0.5, 0.3, 0.3)), 1, 3)
-    assert [float(part[0, 0, 4, 4]) for part in by_hand] == pytest.approx([0.6, 0.5, 0.3 - 0.3**2 / 0.5], abs=1e-5)
-    torch.manual_seed(0)
-    picture = torch.nn.functional.avg_pool2d(torch.randn(1, 1, 3, 100, 100).flatten(0, 1), 5, 1, 2)[:, None]
-    views = picture + 0.05 * torch.randn(1, 25, 3, 100, 100)
-    equations = normal_equations(views, torch.ones(1, 25, 100, 100))[:3]
-    for side in (1, 3, 7):
-        change, energy, left = (part[0, 0, 8:-8, 8:-8] for part in window_correction(equations, 1, side))
-        claimed = (left / energy / (25 * 3 * side**2)).sqrt()  # three colours' noise
-        assert float((change / claimed).square().mean().sqrt()) == pytest.approx(1, abs=0.25)
-        assert float(left.mean()) == pytest.approx(0.05**2, rel=0.1)
-
-
 @pytest.mark.parametrize("least", [1e-5, 5.0])
 def test_a_closer_look_hears_how_sure_each_window_is(least):
     """Four times the variance left is log 4 / 3 more doubt, in its set's last features alone; on a clean, rough surface as on a faint one."""
@@ -538,32 +238,6 @@ def test_a_closer_look_hears_how_sure_each_window_is(least):
         look([(a, none, a * 0.1), (a, none, a * 0.1), (a, none, left * torch.ones_like(a))], none, none, flat, flat, 0.15)
     change = (heard[1] - heard[0]).mean((0, 2, 3))
     assert torch.equal(change[:-5], torch.zeros_like(change[:-5])) and torch.allclose(change[-5:], torch.tensor(math.log(4) / 3), atol=0.02)
-
-
-@pytest.mark.parametrize("views_num", [5, 9])
-def test_block_equations_are_each_blocks_normal_equations(views_num):
-    torch.manual_seed(0)
-    views, blocks = torch.rand(1, views_num**2, 20, 24), ViewEvidence(views_num).blocks
-    reach, likeness = torch.ones(1, views_num**2, 20, 24, dtype=torch.bool), torch.rand(1, len(blocks), 1, 1).expand(1, -1, 20, 24)
-    ours = block_equations(views, reach, blocks, likeness)
-    theirs = [normal_equations(views[:, :, None], block[None, :, None, None].expand(1, -1, 20, 24))[:3] for block in blocks]
-    for k in range(3):
-        assert torch.allclose(ours[k], torch.stack([weight * part[k] for weight, part in zip(likeness[0, :, 0, 0], theirs)]).mean(0), atol=1e-5)
-
-
-def test_a_block_has_no_say_near_what_it_shows_otherwise_nor_where_a_view_is_missing():
-    torch.manual_seed(0)
-    views, blocks = torch.rand(1, 25, 24, 24), ViewEvidence(5).blocks
-    reach, likeness = torch.ones(1, 25, 24, 24, dtype=torch.bool), torch.zeros(1, 4, 24, 24)
-    likeness[:, 0] = 1
-    likeness[:, 0, 12, 12] = 0
-    reach[:, 0, 0] = False  # a view of block 0
-    a, _, s = block_equations(views, reach, blocks, likeness)
-    silent = (a == 0)[0, 0]
-    expected = torch.zeros(24, 24, dtype=torch.bool)
-    expected[12 - BLOCK_EDGE:13 + BLOCK_EDGE, 12 - BLOCK_EDGE:13 + BLOCK_EDGE] = True
-    expected[:1 + BLOCK_EDGE] = True
-    assert torch.equal(silent, expected) and torch.equal(s[0, 0] == 0, expected)
 
 
 def test_blocks_of_another_colour_have_no_say():
@@ -591,17 +265,3 @@ def test_blocks_find_the_way_from_farther_off(off):
     inside = (0, 0, slice(12, -12), slice(12, -12))
     colours, details, blocks = ((b[inside].sum() / a[inside].sum()).item() for a, b, _ in equations)
     assert abs(blocks - off) < 0.1 < min(abs(colours - off), abs(details - off))
-
-
-def test_a_faint_background_competes_in_spite_of_its_occluder():
-    """Of a third of the pixels the variance is a thousand times as large, but for the occluder's own candidate 7; behind is something faint at candidate 2."""
-    torch.manual_seed(0)
-    variances = 1e-4 * (1 + 0.05 * torch.randn(1, 9, 1, 96, 96)) * (1 + 0.1 * (torch.arange(9.0) - 2).abs())[None, :, None, None, None]
-    leaf = torch.rand(96, 96) < 1 / 3
-    variances[:, :, :, leaf] = 0.1 * (0.5 + torch.rand(1, 9, 1, int(leaf.sum())))
-    variances[:, 7, :, leaf] = 1e-4
-    *_, wide, robust_middle, robust = competition(variances, 0.5).unbind(2)
-    found = lambda part: [float((part[:, d] == 0).float().mean()) for d in range(9)]
-    assert found(wide)[2] < 0.1 and found(wide)[7] > 0.9
-    for part in (robust_middle, robust):
-        assert found(part)[2] > 0.9 and found(part)[7] > 0.9 and max(found(part)[d] for d in (1, 3, 6, 8)) < 0.1

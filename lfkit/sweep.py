@@ -1,0 +1,135 @@
+"""Views read where a point at a given disparity is seen: the plane sweep, and one disparity a pixel."""
+
+import math
+from collections.abc import Iterator
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, reduce, repeat
+
+CUBIC = -0.5    # Keys' cubic convolution kernel (a = -1/2, IEEE TASSP 29(6), 1981): sub-pixel shifts with little blur
+
+
+def cubic_weights(fraction: float) -> list[float]:
+    """The four taps that read a signal `fraction` of a sample after tap 1; they sum to 1.
+
+    >>> cubic_weights(0.0)
+    [0.0, 1.0, 0.0, 0.0]
+    """
+    def kernel(t):
+        t = abs(t)
+        if t <= 1:
+            return (CUBIC + 2) * t**3 - (CUBIC + 3) * t**2 + 1
+        return CUBIC * (t**3 - 5 * t**2 + 8 * t - 4) if t < 2 else 0.0
+    return [kernel(fraction - tap) + 0.0 for tap in (-1, 0, 1, 2)]
+
+
+@cache
+def even_weights(fraction: float) -> list[float]:
+    """The same, smoothed by [a, 1 - 2 a, a] so that of white noise as much is left as half way between two samples, where least is: six taps, read from tap 2.
+
+    Reading between samples smooths the noise, and would make every second candidate look the better one.
+    """
+    taps, target = cubic_weights(fraction), sum(w * w for w in cubic_weights(0.5))
+    def smoothed(a):
+        padded = [0.0, 0.0, *taps, 0.0, 0.0]
+        return [a * padded[k] + (1 - 2 * a) * padded[k + 1] + a * padded[k + 2] for k in range(6)]
+    low, high = 0.0, 0.25  # the energy falls between them
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if sum(w * w for w in smoothed(middle)) > target else (low, middle)
+    return smoothed(low)
+
+
+def interpolate_axis(x: torch.Tensor, taps: list[float], axis: int) -> torch.Tensor:
+    """x weighted by taps along an axis, the middle ones before and after the place that is read; same shape, 0 where a tap is missing."""
+    size, before = x.shape[axis] - len(taps) + 1, len(taps) // 2 - 1
+    first, *rest = taps
+    out = x.narrow(axis, 0, size) * first
+    for k, weight in enumerate(rest, start=1):
+        out.add_(x.narrow(axis, k, size), alpha=weight)
+    return F.pad(out, (before, before + 1) if axis == -1 else (0, 0, before, before + 1))
+
+
+class ViewSweep:
+    """The views shifted so that what lies at a candidate disparity falls on the pixel where the centre view sees it.
+
+    Args:
+        x: views 'b n c h w' with n = (u v).
+        reach: largest disparity, above or below 0, that will be asked for.
+        spacing: distance of the candidates that are to be compared, for views of which c = RGB, ones and perhaps further channels; they become RGB, ones,
+            the sum of the squares of RGB, the further channels and their squares; views that are read between samples at some of
+            the candidates are read as smoothly at all. None for views as they are.
+    """
+
+    def __init__(self, x: torch.Tensor, reach: float, spacing: float | None = None):
+        self.spacing, self.reach = spacing, reach
+        self.views_num = math.isqrt(x.shape[1])
+        self.height, self.width = x.shape[-2:]
+        # one tensor a view: it stays in a processor's cache, and slices of it spare the backward pass a gradient of the whole for each
+        self.views = x.unbind(1)
+        self.versions = {}
+
+    def _pad(self, offset: int) -> int:
+        """Pixels that a view at this offset from the centre is moved at most, and three more for the taps."""
+        return math.ceil(abs(offset) * self.reach) + 3
+
+    def _version(self, n: int, ou: int, ov: int, fy: float, fx: float) -> torch.Tensor:
+        """View n, padded by zeros and read at a fraction of a pixel."""
+        if (n, fy, fx) not in self.versions:
+            moved = F.pad(self.views[n], [self._pad(ov)] * 2 + [self._pad(ou)] * 2)
+            for fraction, offset, axis in ((fy, ou, -2), (fx, ov, -1)):
+                if self.spacing and offset * self.spacing % 1:
+                    moved = interpolate_axis(moved, even_weights(fraction), axis)
+                elif fraction:
+                    moved = interpolate_axis(moved, cubic_weights(fraction), axis)
+            if self.spacing:
+                colours, others = moved[:, :4], moved[:, 4:]
+                moved = torch.cat([colours, reduce(colours[:, :3].square(), "b c h w -> b 1 h w", "sum"), others, others.square()], 1)
+            self.versions[n, fy, fx] = moved
+        return self.versions[n, fy, fx]
+
+    def shifted(self, disp: float) -> Iterator[torch.Tensor]:
+        """Each view in turn, shifted by one candidate: 'b c h w'; what lies outside a view is 0."""
+        centre = self.views_num // 2
+        for n in range(len(self.views)):
+            u, v = divmod(n, self.views_num)
+            dy, dx = (centre - u) * disp, (centre - v) * disp
+            y, x = math.floor(dy + 1e-6), math.floor(dx + 1e-6)
+            view = self._version(n, centre - u, centre - v, round(dy - y, 6), round(dx - x, 6))
+            y, x = y + self._pad(centre - u), x + self._pad(centre - v)
+            yield view[:, :, y:y + self.height, x:x + self.width]
+
+    def at(self, disp: float) -> torch.Tensor:
+        """The views shifted by one candidate, 'b (n c) h w'; what lies outside a view is 0."""
+        return torch.cat(list(self.shifted(disp)), 1)
+
+    def sums(self, disp: float, members: list[list[int]]) -> torch.Tensor:
+        """The shifted views summed over blocks, each given by the views that it has: 'b k c h w'. One view at a time, as that stays in a processor's cache."""
+        views = list(self.shifted(disp))
+        totals = [views[block[0]].clone() for block in members]
+        for total, block in zip(totals, members):
+            for n in block[1:]:
+                total.add_(views[n])
+        return torch.stack(totals, 1)
+
+
+def look_closer(x: torch.Tensor, disp: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The views read where a point at a disparity of its own for every pixel is seen, by cubic convolution.
+
+    Args:
+        x: views 'b n c h w'.
+        disp: 'b h w', in pixels per view step.
+
+    Returns:
+        Colours 'b n c h w', 0 where a view doesn't reach, and 'b n h w', whether it does.
+    """
+    n, (h, w) = math.isqrt(x.shape[1]), x.shape[-2:]
+    offset = n // 2 - torch.arange(n, device=x.device, dtype=disp.dtype)
+    y = torch.arange(h, device=x.device, dtype=disp.dtype)[:, None] + repeat(offset, "u -> (u v) 1 1", v=n) * disp[:, None]
+    x0 = torch.arange(w, device=x.device, dtype=disp.dtype) + repeat(offset, "v -> (u v) 1 1", u=n) * disp[:, None]
+    reach = (y >= 0) & (y <= h - 1) & (x0 >= 0) & (x0 <= w - 1)
+    grid = torch.stack([(2 * x0 + 1) / w - 1, (2 * y + 1) / h - 1], -1)
+    views = F.grid_sample(rearrange(x, "b n c h w -> (b n) c h w"), rearrange(grid, "b n h w k -> (b n) h w k"), "bicubic", "border", align_corners=False)
+    return rearrange(views, "(b n) c h w -> b n c h w", n=n * n) * reach[:, :, None], reach
