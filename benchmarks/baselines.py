@@ -114,8 +114,30 @@ class EpinetPosterior(nn.Module):
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """'b n c h w' to depDistT and depDistS 'b d h w' and the background's disparity 'b h w'."""
+        return self.read(*self.posteriors(x))
+
+    def posteriors(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """'b n c h w' to the posteriors of both layers and of the background, 'b bins h w'."""
         parts = [stream(rearrange(x[:, views] - 0.5, "b n c h w -> b (n c) h w")) for stream, views in zip(self.first, self.streams)]
         both, background = (scores.softmax(1) for scores in self.merged(torch.cat(parts, 1)).chunk(2, 1))
+        return both, background
+
+    def own_loss(self, both: torch.Tensor, background: torch.Tensor, fg_disp: torch.Tensor, bg_disp: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy of both posteriors against the true disparities 'b h w', each shared among its two nearest bins; pixels beyond the bins don't count."""
+        logs = lambda posterior, disp: self.at(posterior.clamp(min=1e-6).log(), disp)
+        inside = (fg_disp.abs() <= self.max_disp) & (bg_disp.abs() <= self.max_disp)
+        loss = -(logs(background, bg_disp) + (logs(both, bg_disp) + logs(both, fg_disp)) / 2)
+        return (loss * inside).sum() / inside.sum().clamp(min=1)
+
+    def at(self, values: torch.Tensor, disp: torch.Tensor) -> torch.Tensor:
+        """Values 'b bins h w' read at a disparity 'b h w', linearly between bins."""
+        place = ((disp + self.max_disp) / (2 * self.max_disp) * (len(self.levels) - 1)).clamp(0, len(self.levels) - 1.001)
+        low = place.floor()
+        below, above = (values.gather(1, (low.long() + k)[:, None])[:, 0] for k in (0, 1))
+        return below + (place - low) * (above - below)
+
+    def read(self, both: torch.Tensor, background: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The posteriors at the levels of DeoccNet, and the background's disparity."""
         peak = background.argmax(1, keepdim=True)
         near = background * ((self.levels[None, :, None, None] - self.levels[peak]).abs() <= self.step)
         disp = torch.einsum("bdhw,d->bhw", near, self.levels) / reduce(near, "b d h w -> b h w", "sum")

@@ -1,6 +1,9 @@
-"""Trains the EPINET-like baseline on the crops that `python -m lfkit train` takes, with the same losses, for `benchmarks/accuracy.py`.
+"""Trains the EPINET-like baseline, or DeoccNet from nothing, by one loop on one sequence of crops, for `benchmarks/accuracy.py`.
 
-    python benchmarks/train_baseline.py --data_dir Dataset --steps 2000 --out epinet.pkl [--width 70] [--batch_size 2] [--patch_size 48] [--lr 1e-3]
+    python benchmarks/train_baseline.py --data_dir Dataset --steps 2000 --out epinet.pkl [--network deoccnet] [--width 70] [--batch_size 2] [--patch_size 48] [--lr 1e-3]
+
+Crops as `python -m lfkit train` takes them; Adam, a cosine and the same losses for both networks, and for each what it learns from besides: the baseline from the cross-entropy of
+its own bins, DeoccNet from its earlier looks.
 """
 
 import argparse
@@ -23,7 +26,8 @@ def main() -> None:
     parser.add_argument("--data_dir", required=True)
     parser.add_argument("--out", required=True)
     parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--width", type=int, default=70)
+    parser.add_argument("--network", choices=("epinet", "deoccnet"), default="epinet")
+    parser.add_argument("--width", type=int, default=70, help="of the baseline")
     parser.add_argument("--batch_size", type=int, default=2)
     parser.add_argument("--patch_size", type=int, default=48)
     parser.add_argument("--lr", type=float, default=1e-3)
@@ -31,7 +35,13 @@ def main() -> None:
     args = lfkit.get_parser(["--data_dir", ours.data_dir, "--patch_size", str(ours.patch_size), "--batch_size", str(ours.batch_size)])
     device = lfkit.choose_device("auto")
     torch.manual_seed(0)
-    net, dataset = EpinetPosterior(ours.width).to(device), open_training(args, device)
+    if ours.network == "epinet":
+        net = EpinetPosterior(ours.width)
+    else:
+        net = lfkit.DeoccNet(args.channels)
+        net.apply(lfkit.weights_init_xavier)
+    net, dataset = net.to(device), open_training(args, device)
+    torch.manual_seed(1)  # both networks get the same crops in the same order
     optimizer = torch.optim.Adam(net.parameters(), lr=ours.lr)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, ours.steps)
     weights = {"loss1_weight": 1.0, "loss2_weight": 1.0, "loss3_weight": 2.0}
@@ -39,8 +49,12 @@ def main() -> None:
     while step < ours.steps:
         dataset.set_epoch(step)
         for lf, _, _, fg_disp, bg_disp in torch.utils.data.DataLoader(dataset, batch_size=ours.batch_size, shuffle=True):
-            outputs = net(rearrange(lf, "b u v h w c -> b (u v) c h w").to(device))
-            loss, parts = training_loss(outputs, fg_disp.to(device), bg_disp.to(device), CRITERIA["l1"](), CRITERIA["ce"](), weights, 4, 1, 1.0)
+            x, fg_disp, bg_disp = rearrange(lf, "b u v h w c -> b (u v) c h w").to(device), fg_disp.to(device), bg_disp.to(device)
+            posteriors = net.posteriors(x) if ours.network == "epinet" else ()
+            outputs = net.read(*posteriors) if posteriors else net(x, earlier=True)
+            loss, parts = training_loss(outputs, fg_disp, bg_disp, CRITERIA["l1"](), CRITERIA["ce"](), weights, 4, 1, 1.0)
+            if posteriors:
+                loss = loss + net.own_loss(*posteriors, fg_disp, bg_disp)
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
@@ -53,7 +67,10 @@ def main() -> None:
                 totals = {}
             if step == ours.steps:
                 break
-    torch.save({"epinet": net.state_dict(), "width": ours.width}, ours.out)
+    if ours.network == "epinet":
+        torch.save({"epinet": net.state_dict(), "width": ours.width}, ours.out)
+    else:
+        lfkit.save_checkpoint(args, 0, net, optimizer, scheduler, ours.out)
 
 
 if __name__ == "__main__":
