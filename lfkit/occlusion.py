@@ -15,9 +15,11 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 
+from lfkit.canvas import OCCLUDERS, Canvas
 from lfkit.disparity import MAX_DISP
 from lfkit.lightfield import IMAGE_SUFFIXES
-from lfkit.synthetic import MIN_GAP, NEAREST, OCCLUDERS, THINNEST, Canvas, blend, make_occluders, nearest, sheet_layers
+from lfkit.sheets import blend, nearest, sheet_layers
+from lfkit.synthetic import MIN_GAP, NEAREST, THINNEST, make_occluders
 
 FRONT = (0.6, 1.0)      # parts of the scene's pixels that lie behind every occluder; the nearer rest may hide it
 SMALLEST_MASK = 16      # pixels a side of an alpha image; less is no shape

@@ -7,9 +7,10 @@ import torch
 
 import lfkit
 from lfkit import occlusion
+from lfkit.canvas import OCCLUDERS, Canvas
 from lfkit.lightfield import as_byte, as_float
 from lfkit.occlusion import embed_occluders, mask_support, occluder_supports, read_masks, splat
-from lfkit.synthetic import Canvas, Sheet
+from lfkit.sheets import Sheet
 from test_synthetic import agreement
 
 
@@ -210,7 +211,7 @@ def test_a_placement_with_something_to_see_past_is_preferred():
 
 
 def test_without_alpha_images_occluders_are_drawn():
-    assert occluder_supports() == tuple(lfkit.synthetic.OCCLUDERS.values())
+    assert occluder_supports() == tuple(OCCLUDERS.values())
     (support,) = occluder_supports([torch.ones(16, 16)])
     cover = support(Canvas(16, 4, torch.Generator().manual_seed(0), torch.device("cpu")))
     assert torch.allclose(cover, torch.ones_like(cover))

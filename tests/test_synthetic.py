@@ -5,7 +5,9 @@ from scipy.ndimage import binary_dilation, distance_transform_edt
 
 import lfkit
 from lfkit import synthetic
-from lfkit.synthetic import OCCLUDERS, OVERSAMPLE, SOLID, TEXTURES, Canvas, Sheet, _blurred, _steep_sheet, _thing_sheet, render
+from lfkit.canvas import OCCLUDERS, OVERSAMPLE, SOLID, TEXTURES, Canvas
+from lfkit.sheets import Sheet, render
+from lfkit.synthetic import _blurred, _steep_sheet, _thing_sheet
 
 GREY = 1 / 255  # one step of a uint8 picture
 
