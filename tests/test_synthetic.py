@@ -5,8 +5,8 @@ from scipy.ndimage import binary_dilation, distance_transform_edt
 
 import lfkit
 from lfkit import synthetic
-from lfkit.canvas import OCCLUDERS, OVERSAMPLE, SOLID, TEXTURES, Canvas
-from lfkit.sheets import Sheet, render
+from lfkit.canvas import OVERSAMPLE, SOLID, Canvas
+from lfkit.sheets import Sheet
 from lfkit.synthetic import _blurred, _steep_sheet, _thing_sheet
 
 GREY = 1 / 255  # one step of a uint8 picture
@@ -69,16 +69,6 @@ def test_views_that_see_past_the_occluder_agree_with_gt_data(seed):
     assert behind.mean() > 0.01 and share > 0.3 and share > 1.3 * wrong
 
 
-def test_a_plane_is_shifted_by_its_disparity_exactly():
-    """A textured plane at d = 2: view (0, 0) of a 9 x 9 grid shows the centre's pixels 8 further down and right."""
-    canvas = Canvas(32, 20, torch.Generator().manual_seed(0), torch.device("cpu"))
-    sheet = Sheet((2.0, 0.0, 0.0), canvas.noise(1.0, 3) * 0.1 + 0.5, torch.ones_like(canvas.y))
-    parts = render(canvas, [sheet], 9)
-    assert torch.allclose(parts["lf"][0, 0, 8:, 8:], parts["lf"][4, 4, :-8, :-8], atol=1e-4)
-    assert torch.allclose(parts["lf"][4, 8, :, :-8], parts["lf"][4, 4, :, 8:], atol=1e-4)
-    assert (parts["fg_disp"] == 2).all()
-
-
 def test_the_steepest_sheets_keep_to_their_disparities_and_solve_the_ray():
     canvas = Canvas(64, 20, torch.Generator().manual_seed(3), torch.device("cpu"))
     steepest = 0.0
@@ -90,33 +80,6 @@ def test_the_steepest_sheets_keep_to_their_disparities_and_solve_the_ray():
         assert float(sheet.disp(y, x)) == pytest.approx(float(d), abs=2e-3)
         steepest = max(steepest, float(np.hypot(*sheet.plane[1:])))
     assert steepest > 0.03
-
-
-def test_a_slanted_wavy_sheet_solves_the_ray():
-    """Brute force: along the ray of a view pixel, the sheet's point is where d(y, x) meets the d that led there."""
-    canvas = Canvas(32, 20, torch.Generator().manual_seed(0), torch.device("cpu"))
-    sheet = Sheet((1.0, 0.01, -0.008), canvas.noise(1.0, 3), torch.ones_like(canvas.y), waves=[(0.15, 0.05, 0.04, 0.3)])
-    i, j, du, dv = torch.tensor(5.0), torch.tensor(27.0), torch.tensor(4.0), torch.tensor(-4.0)
-    y, x, d = sheet.solve(i, j, du, dv)
-    candidates = torch.linspace(-4, 4, 800001, dtype=torch.float64)
-    residual = sheet.disp(5 - 4 * candidates, 27 + 4 * candidates) - candidates
-    assert float(d) == pytest.approx(float(candidates[residual.abs().argmin()]), abs=1e-3)
-    assert float(sheet.disp(y, x)) == pytest.approx(float(d), abs=1e-3)
-
-
-def test_the_nearer_sheet_hides_the_farther_and_an_occluder_does_not_change_the_background():
-    canvas = Canvas(16, 20, torch.Generator().manual_seed(0), torch.device("cpu"))
-    flat = lambda value: torch.full((3, canvas.side, canvas.side), value)
-    half = (canvas.x < 7.5).float()
-    back = Sheet((-1.0, 0.0, 0.0), flat(0.2), torch.ones_like(canvas.y))
-    thing = Sheet((-2.0, 0.0, 0.0), flat(0.9), torch.ones_like(canvas.y))  # behind the back: never seen
-    front = Sheet((3.0, 0.0, 0.0), flat(0.6), half, occluder=True)
-    parts = render(canvas, [front, thing, back], 3)
-    assert torch.equal(parts["mask"], (torch.arange(16) < 8).expand(16, 16))
-    assert torch.equal(parts["fg_disp"], torch.where(parts["mask"], 3.0, -1.0)) and (parts["bg_disp"] == -1).all()
-    assert torch.allclose(parts["gt_data"], torch.tensor(0.2))
-    # view column 0 is at offset c - v = 1: the front's edge moves from 7.5 by +3
-    assert (parts["lf"][1, 0, :, :10] > 0.59).all() and (parts["lf"][1, 0, :, 12:] < 0.21).all()
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(tmp_path):
@@ -191,17 +154,6 @@ def test_no_view_sees_past_the_middle_of_a_thing(monkeypatch):
     assert all(low < high and 4 * (high - float(here[0])) <= width + 0.5 for (width, low, high), (here, _) in zip(stood, grounds))
 
 
-@pytest.mark.parametrize("name", OCCLUDERS)
-def test_occluders_cover_some_and_not_all(name):
-    covers = []
-    for seed in range(5):
-        canvas = Canvas(64, 20, torch.Generator().manual_seed(seed), torch.device("cpu"))
-        cover = OCCLUDERS[name](canvas)
-        assert cover.shape == canvas.y.shape and cover.min() >= 0 and cover.max() <= 1
-        covers.append(float((cover > 0.5).float().mean()))
-    assert 0.01 < np.mean(covers) < 0.7
-
-
 def test_other_grids_and_bad_input():
     assert lfkit.synthesize(0, size=20, views_num=3).lf.shape == (3, 3, 20, 20, 3)
     with pytest.raises(ValueError, match="an odd views_num >= 3.*views_num 4"):
@@ -224,16 +176,6 @@ def test_blur_keeps_a_flat_picture_and_spreads_a_point():
     assert torch.allclose(_blurred(torch.full((1, 6, 6, 3), 0.3), 0.5), torch.tensor(0.3))
 
 
-def test_a_spot_drifts_over_its_surface_and_sheen_grows_with_the_view():
-    canvas = Canvas(32, 8, torch.Generator().manual_seed(0), torch.device("cpu"))
-    sheet = Sheet((0.0, 0.0, 0.0), torch.full((3, canvas.side, canvas.side), 0.2), torch.ones_like(canvas.y), sheen=(0.1, 0.0),
-                  spot=(0.5, 16.0, 12.0, 2.0, 0.0, 3.0))
-    lf = render(canvas, [sheet], 3)["lf"][..., 0]
-    brightest = [divmod(int(lf[1, v].argmax()), 32) for v in range(3)]
-    assert brightest == [(16, 15), (16, 12), (16, 9)]  # at offsets c - v = 1, 0, -1
-    assert lf[0, 1, 0, 0] == pytest.approx(0.22) and lf[2, 1, 0, 0] == pytest.approx(0.18)
-
-
 def test_the_centre_view_and_gt_data_have_one_exposure():
     """Where no occluder covers it, the noiseless centre view is gt_data, whatever the camera does."""
     for seed in range(6):
@@ -241,13 +183,6 @@ def test_the_centre_view_and_gt_data_have_one_exposure():
         clear = ~binary_dilation(scene.mask, np.ones((7, 7), bool))  # a lens blur spreads an occluder over 2 pixels
         inner = np.abs(scene.centre.astype(int) - scene.gt_data).max(-1)[clear]
         assert np.mean(inner <= 1) > 0.5
-
-
-@pytest.mark.parametrize("texture", dict.fromkeys(TEXTURES))
-def test_every_texture_is_a_picture_with_some_contrast(texture):
-    canvas = Canvas(32, 8, torch.Generator().manual_seed(1), torch.device("cpu"))
-    image = texture(canvas)
-    assert image.shape == (3, canvas.side, canvas.side) and torch.isfinite(image).all() and image.std() > 0.004
 
 
 def test_an_edge_that_turns_away_grows_dark_inside_the_outline_and_leaves_it_as_it_is(monkeypatch):
