@@ -24,7 +24,7 @@ from lfkit.inference import predict_scene
 from lfkit.lightfield import Scene, as_byte, as_float, load_scene
 from lfkit.occlusion import embed_occluders, occluder_supports
 from lfkit.synthetic import synthesize
-from lfkit.tables import score_scene
+from lfkit.tables import model_labels, score_scene
 
 SIZE = 160     # of the procedural scenes, in pixels
 APART = 2.1    # in steps: nearer layers make one peak of two at some phases
@@ -82,25 +82,25 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     device = lfkit.choose_device("auto")
-    models = {path: load(path).to(device) for path in args.weights}
+    models = {label: load(path).to(device) for label, path in zip(model_labels(args.weights), args.weights)}
     rows = []
     for group, scene in tqdm(scenes_to_score(args.scenes, args.seeds, args.embed), leave=False):
-        for path, model in models.items():
+        for label, model in models.items():
             start = time.perf_counter()
             both, _, disp = (out.numpy() for out in predict_scene(scene.lf, model, device))
-            row = score_scene(scene, disp) | {"seconds": time.perf_counter() - start, "group": group, "weights": Path(path).name}
+            row = score_scene(scene, disp) | {"seconds": time.perf_counter() - start, "group": group, "weights": label}
             peaks = both_peaks(both, scene, model.max_disp, model.step)
             rows.append(row | ({"both_peaks": peaks} if peaks is not None else {}))
     keys = ("mse_x100", "bad_pix", "mse_x100_inside", "bad_pix_inside", "mse_x100_outside", "bad_pix_outside", "both_peaks")
     print("| scenes | weights | MSEx100 | BadPix 0.07 | MSEx100 in | BadPix in | MSEx100 out | BadPix out | both peaks |\n|---|---|" + "---|" * len(keys))
     for group in dict.fromkeys(row["group"] for row in rows):
         names = dict.fromkeys(row["scene"] for row in rows if row["group"] == group)
-        for path in models:
-            mine = [row for row in rows if row["group"] == group and row["weights"] == Path(path).name]
+        for label in models:
+            mine = [row for row in rows if row["group"] == group and row["weights"] == label]
             lines = {f"{group}, mean of {len(names)}": mine} | ({row["scene"]: [row] for row in mine} if group == "given" else {})
             for name, part in lines.items():
                 values = [[row[key] for row in part if key in row] for key in keys]
-                print(f"| {name} | {Path(path).name} | " + " | ".join(f"{np.mean(v):.2f}" if v else "-" for v in values) + " |")
+                print(f"| {name} | {label} | " + " | ".join(f"{np.mean(v):.2f}" if v else "-" for v in values) + " |")
     if args.json:
         args.json.write_text(json.dumps(rows, indent=1) + "\n")
 

@@ -17,9 +17,10 @@ from lfkit.checkpoint import WEIGHTS, load_model
 from lfkit.config import SentenceParser, add_training_arguments, check_arguments, whole, whole_or_auto
 from lfkit.dashboard import Dashboard, draw_report, run_dashboard
 from lfkit.devices import choose_device
-from lfkit.disparity import nearest_peak
+from lfkit.disparity import MAX_DISP, nearest_peak
 from lfkit.engine import fit
 from lfkit.faults import Fault
+from lfkit.files import existing
 from lfkit.formats import LAYOUTS
 from lfkit.hci import SCENES, check_submission, export_scene, find_benchmark_scenes, read_hci_masks
 from lfkit.inference import predict_scene
@@ -54,9 +55,7 @@ def expand_scenes(paths: Sequence[str]) -> list[Path]:
     """The scenes that the paths name: a scene stands for itself, a data directory for its testing_images.txt, or for all of its scenes."""
     scenes = []
     for path in map(Path, paths):
-        if not path.exists():
-            raise FileNotFoundError(f"{path}: no such file or directory")
-        if is_scene(path):
+        if is_scene(existing(path)):
             scenes.append(path)
             continue
         found = find_scenes(path)
@@ -239,7 +238,7 @@ def make_parser() -> SentenceParser:
     command.add_argument("--size", type=whole(16), default=128, help="side of the views, in pixels")
     command.add_argument("--seed", type=whole(0), default=0, help="of the first scene")
     command.add_argument("--views_num", type=int, default=9, help="views a side, odd")
-    command.add_argument("--max_disp", type=float, default=4.0, help="largest disparity, in pixels per view step")
+    command.add_argument("--max_disp", type=float, default=MAX_DISP, help="largest disparity, in pixels per view step")
     return parser
 
 

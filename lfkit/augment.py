@@ -1,7 +1,7 @@
 """Changes to a training crop (lf, gt_data, mask, fg_disp, bg_disp) that keep its geometry exact.
 
 Each takes such an item ('u v h w c', 'h w c' and three 'h w') and gives a new one; only `shear` and `reduce_by` change a disparity,
-and `augment` strings the others together at random.
+and `augment_geometry` and `augment_colour` string the others together at random.
 """
 
 import math
@@ -9,6 +9,7 @@ import math
 import numpy as np
 
 from lfkit.disparity import MAX_DISP
+from lfkit.sweep import cubic_weights
 
 NOISE_MAX = 0.03         # standard deviation of added noise, in parts of the full range
 GAMMA = (0.8, 1.25)      # the field's range, see EPINET (CVPR 2018), section 3.3
@@ -69,10 +70,9 @@ def shear(item: tuple, disp: float) -> tuple:
 
 
 def _shifted(views: np.ndarray, shift: float, margin: int, axis: int) -> np.ndarray:
-    """Pixels p + shift along an axis, margin <= p < extent - margin, by the Catmull-Rom kernel (Keys, IEEE Trans. ASSP 29, 1981)."""
+    """Pixels p + shift along an axis, margin <= p < extent - margin, by cubic convolution."""
     whole = math.floor(shift)
-    t = shift - whole
-    weights = (t * (-0.5 + t - 0.5 * t * t), 1 + t * t * (-2.5 + 1.5 * t), t * (0.5 + 2 * t - 1.5 * t * t), t * t * (-0.5 + 0.5 * t))
+    weights = cubic_weights(shift - whole)
     extent = views.shape[axis] - 2 * margin
     first = margin + whole - 1
     parts = (np.float32(weight) * views.take(range(first + k, first + k + extent), axis) for k, weight in enumerate(weights) if weight)
@@ -93,15 +93,6 @@ def reduce_by(item: tuple, k: int) -> tuple:
         return blocks.mean((-4, -2), dtype=np.float32)
     mask, fg_disp, bg_disp = (m[k // 2::k, k // 2::k][:h, :w] for m in maps)
     return average(lf), average(gt_data), mask, fg_disp / np.float32(k), bg_disp / np.float32(k)
-
-
-def keep_views(item: tuple, views_num: int) -> tuple:
-    """The middle views_num x views_num views."""
-    lf, *rest = item
-    if views_num % 2 == 0 or not 1 <= views_num <= len(lf):
-        raise ValueError(f"views_num must be odd and at most {len(lf)}: got {views_num}")
-    chosen = slice((len(lf) - views_num) // 2, (len(lf) + views_num) // 2)
-    return (lf[chosen, chosen], *rest)
 
 
 # colour: one change for all views and gt_data, but for noise and erasure

@@ -148,9 +148,8 @@ def make_texture(canvas: Canvas) -> torch.Tensor:
     return (texture * light.clamp(0.3, 1.7)).clamp(0, 1)
 
 
-# supports: coverage 'h w' in [0, 1], from a signed distance in pixels (positive inside)
-
 def coverage(distance: torch.Tensor) -> torch.Tensor:
+    """A support, 'h w' in [0, 1], from a signed distance in pixels, positive inside."""
     return (distance + 0.5).clamp(0, 1)
 
 
@@ -168,6 +167,7 @@ def _segment(canvas: Canvas, start, end, thick: float, thin: float) -> torch.Ten
 
 
 def random_place(canvas: Canvas, spread: float = 0.1) -> tuple[float, float]:
+    """(y, x) in or beside the centre view, at most `spread` of its side beyond it."""
     return tuple(canvas.uniform(-spread * canvas.size, (1 + spread) * canvas.size) for _ in range(2))
 
 

@@ -165,7 +165,7 @@ def find_checkpoint(log_dir: str | Path, run: str = "*", skipped: list | None = 
 
     Args:
         log_dir: where runs are written.
-        run: a pattern of run directories, such as "AOR_DE_*".
+        run: a pattern of run directories, such as "DeoccNet_*".
         skipped: a list to which the reasons for passing over damaged files are added.
     """
     newest = lambda name: sorted(Path(log_dir).glob(f"{run}/{name}"), key=lambda path: path.stat().st_mtime_ns, reverse=True)

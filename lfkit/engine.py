@@ -23,7 +23,7 @@ from lfkit.checkpoint import (find_checkpoint, load_checkpoint, prune_checkpoint
 from lfkit.dataset import DatasetLF, SyntheticLF, open_training, validation_scenes
 from lfkit.devices import choose_device
 from lfkit.faults import Fault, explained, undisturbed
-from lfkit.inference import predict_scene
+from lfkit.inference import QUIET_SECONDS, predict_scene
 from lfkit.lightfield import as_byte
 from lfkit.losses import CRITERIA, DISP_CRITERIA, WEIGHT_NAMES, training_loss
 from lfkit.metrics import BORDER, compute_bad_pix, compute_mse
@@ -33,12 +33,11 @@ from lfkit.rundir import describe_start, make_run_dir, setup_logging, write_curv
 from lfkit.visual import save_validation_result
 
 logger = logging.getLogger("lfkit")
-QUIET_SECONDS = 3  # progress bars wait so long before they show
 
 
 def build(args: Namespace, device: torch.device,
           steps: int | None = None) -> tuple[DeoccNet, torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """The network with Xavier weights or those of args.start_from, Adam over its trainable parameters, and the rate's scheduler: StepLR unless args say otherwise.
+    """The network with Xavier weights or those of args.start_from, the optimizer over its trainable parameters, and the rate's scheduler: Adam and StepLR unless args say otherwise.
 
     Args:
         args: the run's arguments.

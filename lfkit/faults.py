@@ -11,6 +11,8 @@ from contextlib import contextmanager
 
 import torch
 
+from lfkit.memory import is_out_of_memory
+
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -20,6 +22,8 @@ class Fault(RuntimeError):
 
 def lack_of_memory(args: Namespace, training: bool) -> str:
     """What to try when memory has run out."""
+    if not training and args.test_length == "auto":
+        return "out of memory while validating with crops as large as seemed to fit; try --test_length 96 --shave 16"
     if not training:
         shorter = max(32, args.test_length * 2 // 3 // 8 * 8)
         return f"out of memory while validating with crops of {args.test_length} pixels; try --test_length {shorter}"
@@ -63,7 +67,7 @@ def explained(args: Namespace, training: bool = True) -> Iterator[None]:
         raise Fault(str(error) or lack_of_memory(args, training)) from None
     except RuntimeError as error:
         text = str(error)
-        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in text:
+        if is_out_of_memory(error):
             release(error)
             raise Fault(lack_of_memory(args, training)) from None
         if isinstance(error, torch.distributed.DistError) or "gloo" in text:

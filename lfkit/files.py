@@ -32,7 +32,8 @@ def read_pfm(path: str | Path) -> np.ndarray:
     Raises:
         FileNotFoundError: when there is no such file.
         ValueError: when it is no single-channel PFM, or is cut short.
-        Source: http://netpbm.sourceforge.net/doc/pfm.html
+
+    Source: http://netpbm.sourceforge.net/doc/pfm.html
     """
     data = existing(Path(path)).read_bytes()
     header = re.match(rb"Pf\s+(\d+)\s+(\d+)\s+(-?[\d.eE+-]+)\s", data)
@@ -99,10 +100,10 @@ def existing(path: Path) -> Path:
     return path
 
 
-def read_array(path: Path, mmap: bool = True) -> np.ndarray:
+def read_array(path: Path) -> np.ndarray:
     """An .npy array of numbers, memory-mapped; ValueError when it is cut short or holds objects."""
     try:
-        return np.load(existing(path), mmap_mode="r" if mmap else None, allow_pickle=False)
+        return np.load(existing(path), mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise ValueError(f"{path}: not a readable .npy array ({error}); save it again with numpy.save") from error
 

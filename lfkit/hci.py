@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lfkit.files import read_image, read_pfm, write_pfm
+from lfkit.files import existing, read_image, read_pfm, write_pfm
 from lfkit.lightfield import Scene, is_scene
 
 MASKS = {"discontinuities": "mask_discontinuities", "fine": "mask_fine", "planes": "mask_planes", "smooth": "mask_smooth_surfaces"}
@@ -52,9 +52,7 @@ def find_benchmark_scenes(paths: Sequence[str | Path]) -> dict[str, Path]:
     """
     found = {}
     for path in map(Path, paths):
-        if not path.exists():
-            raise FileNotFoundError(f"{path}: no such file or directory")
-        for candidate in [path, *sorted(path.glob("*")), *sorted(path.glob("*/*"))] if path.is_dir() else [path]:
+        for candidate in [path, *sorted(path.glob("*")), *sorted(path.glob("*/*"))] if existing(path).is_dir() else [path]:
             if candidate.stem in SCENES and is_scene(candidate):
                 found.setdefault(candidate.stem, candidate)
     if not found:

@@ -23,7 +23,7 @@ from lfkit.nested import map_nested, tensors_of
 from lfkit.receptive import receptive_radius
 
 logger = logging.getLogger("lfkit")
-QUIET_SECONDS = 3     # the progress bar waits so long before it shows
+QUIET_SECONDS = 3     # progress bars wait so long before they show
 FREE_SHARE = 0.5      # of the free memory is the budget where none is given: others live here too
 HEADROOM = 2.1        # a budget of 1 holds tensors of 1 / HEADROOM: the rest is lost between them (measured on the CPU: glibc's heap has holes)
 MEASURED = (32, 64)   # sides of the two crops whose memory tells that of any, in pixels

@@ -13,9 +13,10 @@ VOTE_WINDOW = 5        # side of the window over which plain votes are averaged,
 def in_full(function):
     """The function, done in float32 also where autocast is on: half precision loses a small variance beside a large mean, and the hundredths of a disparity."""
     @wraps(function)
-    def run(*args):
-        with torch.autocast(next(a for a in args if isinstance(a, torch.Tensor)).device.type, enabled=False):
-            return function(*(a.float() if isinstance(a, torch.Tensor) and a.is_floating_point() else a for a in args))
+    def run(*args, **named):
+        full = lambda a: a.float() if isinstance(a, torch.Tensor) and a.is_floating_point() else a
+        with torch.autocast(next(a for a in (*args, *named.values()) if isinstance(a, torch.Tensor)).device.type, enabled=False):
+            return function(*map(full, args), **{name: full(a) for name, a in named.items()})
     return run
 
 

@@ -265,13 +265,16 @@ def write_synthetic(out: str | Path, scenes: int, size: int, seed: int, render) 
 
     Args:
         out: data directory.
-        scenes: how many, at least 3; one in eight (at least one) is for testing.
+        scenes: how many, at least 2; one in eight (at least one) is for testing.
         size: side of the views in pixels.
         seed: the first scene's seed; scene k has seed + k.
         render: `(seed, size) -> Scene`.
 
     Returns:
         The names of the scenes.
+
+    Raises:
+        ValueError: when there are fewer than 2.
     """
     if scenes < 2:
         raise ValueError(f"--scenes must be at least 2, one to train on and one to test: got {scenes}")

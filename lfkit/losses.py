@@ -1,4 +1,4 @@
-"""The three losses of a training step."""
+"""What a training step minimises."""
 
 import math
 
@@ -18,14 +18,14 @@ class DistributionCrossEntropy(nn.Module):
         return -(target * pred.clamp(min=1e-6).log()).sum(-1).mean()
 
 
-LOG_SCALE = 0.1  # pixels per view step from which on an error counts less than in proportion
+LOG_ERROR_SCALE = 0.1  # pixels per view step from which on an error counts less than in proportion
 
 
 class LogError(nn.Module):
-    """The mean of s log(1 + |pred - target| / s), s = LOG_SCALE: as L1 for small errors, while gross ones, which no small step mends, don't drown them."""
+    """The mean of s log(1 + |pred - target| / s), s = LOG_ERROR_SCALE: as L1 for small errors, while gross ones, which no small step mends, don't drown them."""
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
-        return LOG_SCALE * torch.log1p((pred - target).abs() / LOG_SCALE).mean()
+        return LOG_ERROR_SCALE * torch.log1p((pred - target).abs() / LOG_ERROR_SCALE).mean()
 
 
 CHOICE_SCALE = 0.05  # pixels per view step by which a choice may miss and still be right
@@ -58,7 +58,7 @@ CRITERIA = {"l1": nn.L1Loss, "ce": DistributionCrossEntropy}
 def training_loss(outputs: tuple[Tensor, ...], fg_disp: Tensor, bg_disp: Tensor, criterion: nn.Module,
                   criterion1: nn.Module, weights: dict[str, float], max_disp: float, step: float,
                   hidden_weight: float = 0.0) -> tuple[Tensor, dict]:
-    """The weighted sum of the losses on depDistT, depDistS and depth_map.
+    """The weighted sum of the losses on depDistT, depDistS and depth_map, and on the earlier looks' maps and choices where outputs hold them.
 
     Pixels of which a layer lies outside the levels are left out of the terms that use that layer.
 

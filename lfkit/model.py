@@ -14,7 +14,7 @@ from lfkit.layers import ChannelNorm, Hourglass, LevelBlock, in_full, window_mea
 from lfkit.sweep import ViewSweep, look_closer
 
 FINE = 2        # candidates per disparity level: the network looks at step / FINE, and reports at step
-DOUBT_SCALE = 3.0      # from textured to faint, a correction's log variance runs over twice twelve
+DOUBT_SCALE = 3.0      # a correction's log variance, which runs from -12 to 12, falls between -4 and 4
 HEAD_GAIN = 0.2        # an untrained network's scores stay below the plain votes, about 1
 POOLING = 8     # crops agree with the whole image where they start at multiples of this
 REACH = 4       # pixels within which the second look takes its neighbours' least and greatest estimate for its own
@@ -64,7 +64,7 @@ class SecondLook(nn.Module):
 
     Args:
         votes: weights '1 f 1 1' of the evidence for a first guess.
-        context: features of the first look.
+        context: number of features of the first look.
         channels: width.
     """
 
@@ -103,7 +103,7 @@ class CloserLook(nn.Module):
     to see.
 
     Args:
-        evidence, context: numbers of features.
+        evidence, context: numbers of features of the evidence and of the looks before.
         channels: width.
     """
 
@@ -153,7 +153,7 @@ class DeoccNet(nn.Module):
     Raises:
         ValueError: when channels is below 4, views_num is even or below 3, or max_disp is not a multiple of step.
 
-    Source: plane sweep without a reference, peers of OACC-Net (CVPR 2022); sub-pixel levels, SubFocal (Chao et al., 2022).
+    Source: plane sweep, as OACC-Net's (Wang et al., CVPR 2022), but without a reference view; sub-pixel levels, SubFocal (Chao et al., 2022).
     """
 
     jolt = 0.0  # while training, the share of the crops whose estimates are moved before the closer looks, which learn to mend that

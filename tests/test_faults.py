@@ -9,7 +9,7 @@ from torch import nn
 
 import lfkit
 from lfkit.checkpoint import read_checkpoint
-from lfkit.faults import Fault, undisturbed
+from lfkit.faults import Fault, explained, undisturbed
 from lfkit.losses import WEIGHT_NAMES
 
 CPU = torch.device("cpu")
@@ -85,6 +85,15 @@ def test_out_of_memory_in_validation_names_the_crop(args, monkeypatch):
     monkeypatch.setattr(lfkit.DeoccNet, "forward", forward)
     with pytest.raises(Fault, match="out of memory on cpu with one crop of 40 x 40 pixels, the least that shave 16 allows"):
         next(lfkit.fit(args))
+
+
+@pytest.mark.parametrize("length, sentence", [
+    (96, "with crops of 96 pixels; try --test_length 64"), ("auto", "with crops as large as seemed to fit; try --test_length 96 --shave 16")])
+@pytest.mark.parametrize("text", ["[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED"])
+def test_a_library_without_memory_says_what_to_try(args, length, sentence, text):
+    args.test_length = length
+    with pytest.raises(Fault, match=f"^out of memory while validating {sentence}$"), explained(args, training=False):
+        raise RuntimeError(text)
 
 
 class Deadly(lfkit.DatasetLF):
