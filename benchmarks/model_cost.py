@@ -43,7 +43,7 @@ def measure(name: str, repeats: int) -> None:
     crops, whole = torch.rand(2, 81, 3, 48, 48), torch.rand(1, 81, 3, 128, 128)
     truth = torch.rand(2, 48, 48) * 6 - 3
     def step():
-        out = net(crops, truth) if name == "OACC-Net" else net(crops)
+        out = net(crops, truth) if name == "OACC-Net" else net(crops, earlier=True) if name == "DeoccNet" else net(crops)
         maps = out if isinstance(out, tuple) else (out,)
         (maps[-1] - truth).abs().mean().backward() if len(maps) == 1 else (sum(m.square().mean() for m in maps)).backward()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

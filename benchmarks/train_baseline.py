@@ -20,8 +20,31 @@ from lfkit.losses import CRITERIA, training_loss
 sys.path.insert(0, str(Path(__file__).parent))
 
 
-def main() -> None:
+WEIGHTS = {"loss1_weight": 1.0, "loss2_weight": 1.0, "loss3_weight": 2.0}
+HIDDEN_WEIGHT = 1.0  # pixels behind occluders count twice
+
+
+def make_network(name: str, width: int, args: argparse.Namespace) -> torch.nn.Module:
+    """One of the two, with random weights."""
     from baselines import EpinetPosterior
+    torch.manual_seed(0)
+    if name == "epinet":
+        return EpinetPosterior(width)
+    net = lfkit.DeoccNet(args.channels, args.views_num, args.max_disp, args.step)
+    return net.apply(lfkit.weights_init_xavier)
+
+
+def crop_loss(net: torch.nn.Module, batch: list, args: argparse.Namespace, device: torch.device) -> tuple[torch.Tensor, dict]:
+    """The loss of a batch and its parts."""
+    lf, fg_disp, bg_disp = (batch[k].to(device) for k in (0, 3, 4))
+    x = rearrange(lf, "b u v h w c -> b (u v) c h w")
+    posteriors = net.posteriors(x) if hasattr(net, "posteriors") else ()
+    outputs = net.read(*posteriors) if posteriors else net(x, earlier=True)
+    loss, parts = training_loss(outputs, fg_disp, bg_disp, CRITERIA["l1"](), CRITERIA["ce"](), WEIGHTS, args.max_disp, args.step, HIDDEN_WEIGHT)
+    return loss + net.own_loss(*posteriors, fg_disp, bg_disp) if posteriors else loss, parts
+
+
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", required=True)
     parser.add_argument("--out", required=True)
@@ -34,27 +57,15 @@ def main() -> None:
     ours = parser.parse_args()
     args = lfkit.get_parser(["--data_dir", ours.data_dir, "--patch_size", str(ours.patch_size), "--batch_size", str(ours.batch_size)])
     device = lfkit.choose_device("auto")
-    torch.manual_seed(0)
-    if ours.network == "epinet":
-        net = EpinetPosterior(ours.width)
-    else:
-        net = lfkit.DeoccNet(args.channels)
-        net.apply(lfkit.weights_init_xavier)
-    net, dataset = net.to(device), open_training(args, device)
-    torch.manual_seed(1)  # both networks get the same crops in the same order
+    net, dataset = make_network(ours.network, ours.width, args).to(device), open_training(args, device)
     optimizer = torch.optim.Adam(net.parameters(), lr=ours.lr)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, ours.steps)
-    weights = {"loss1_weight": 1.0, "loss2_weight": 1.0, "loss3_weight": 2.0}
+    torch.manual_seed(1)  # both networks get the same crops in the same order
     step, totals = 0, {}
     while step < ours.steps:
         dataset.set_epoch(step)
-        for lf, _, _, fg_disp, bg_disp in torch.utils.data.DataLoader(dataset, batch_size=ours.batch_size, shuffle=True):
-            x, fg_disp, bg_disp = rearrange(lf, "b u v h w c -> b (u v) c h w").to(device), fg_disp.to(device), bg_disp.to(device)
-            posteriors = net.posteriors(x) if ours.network == "epinet" else ()
-            outputs = net.read(*posteriors) if posteriors else net(x, earlier=True)
-            loss, parts = training_loss(outputs, fg_disp, bg_disp, CRITERIA["l1"](), CRITERIA["ce"](), weights, 4, 1, 1.0)
-            if posteriors:
-                loss = loss + net.own_loss(*posteriors, fg_disp, bg_disp)
+        for batch in torch.utils.data.DataLoader(dataset, batch_size=ours.batch_size, shuffle=True):
+            loss, parts = crop_loss(net, batch, args, device)
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)

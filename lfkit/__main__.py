@@ -182,14 +182,8 @@ def add_picture_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--picture_views", type=whole(3), default=None, metavar="N", help="views a side in one picture; found where not told")
 
 
-def make_parser() -> SentenceParser:
-    """The parser of the command line."""
-    parser = SentenceParser(prog="lfkit", description="Sees the disparity behind occluders in light fields.", fromfile_prefix_chars="@")
-    commands = parser.add_subparsers(dest="command", required=True, metavar=" | ".join(COMMANDS))
-    formatter = argparse.ArgumentDefaultsHelpFormatter
-    command = commands.add_parser("train", help="train a network", formatter_class=formatter)
-    add_training_arguments(command)
-
+def add_scene_commands(commands, formatter: type) -> None:
+    """Adds the commands that send whole scenes through a network: validate, predict, export-hci."""
     for name, what in (("validate", "print the errors on scenes with truth"), ("predict", "write the disparities of a scene"),
                        ("export-hci", "write a submission to the HCI benchmark")):
         command = commands.add_parser(name, help=what, formatter_class=formatter)
@@ -216,6 +210,16 @@ def make_parser() -> SentenceParser:
             command.add_argument("path", metavar="PATH", help="a folder of views, one picture of all views, or an .npy light field")
             command.add_argument("--out", required=True, metavar="DIR", help="where the files go")
         add_picture_arguments(command)
+
+
+def make_parser() -> SentenceParser:
+    """The parser of the command line."""
+    parser = SentenceParser(prog="lfkit", description="Sees the disparity behind occluders in light fields.", fromfile_prefix_chars="@")
+    commands = parser.add_subparsers(dest="command", required=True, metavar=" | ".join(COMMANDS))
+    formatter = argparse.ArgumentDefaultsHelpFormatter
+    command = commands.add_parser("train", help="train a network", formatter_class=formatter)
+    add_training_arguments(command)
+    add_scene_commands(commands, formatter)
 
     command = commands.add_parser("report", help="write one HTML page of a run", formatter_class=formatter)
     command.add_argument("run", metavar="RUN", help="the run's directory, under --log_dir")
