@@ -1,6 +1,7 @@
 """Trains the EPINET-like baseline, or DeoccNet from nothing, by one loop on one sequence of crops, for `benchmarks/accuracy.py`.
 
-    python benchmarks/train_baseline.py --data_dir Dataset --steps 2000 --out epinet.pkl [--network deoccnet] [--width 70] [--batch_size 2] [--patch_size 48] [--lr 1e-3]
+    python benchmarks/train_baseline.py --data_dir Dataset --steps 2000 --out epinet.pkl [--network deoccnet] [--width 70] [--batch_size 2] [--patch_size 48]
+        [--lr 1e-3] [--seed 0]
 
 Crops as `python -m lfkit train` takes them; Adam, a cosine and the same losses for both networks, and for each what it learns from besides: the baseline from the cross-entropy of
 its own bins, DeoccNet from its earlier looks.
@@ -24,10 +25,10 @@ WEIGHTS = {"loss1_weight": 1.0, "loss2_weight": 1.0, "loss3_weight": 2.0}
 HIDDEN_WEIGHT = 1.0  # pixels behind occluders count twice
 
 
-def make_network(name: str, width: int, args: argparse.Namespace) -> torch.nn.Module:
+def make_network(name: str, width: int, seed: int, args: argparse.Namespace) -> torch.nn.Module:
     """One of the two, with random weights."""
     from baselines import EpinetPosterior
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     if name == "epinet":
         return EpinetPosterior(width)
     net = lfkit.DeoccNet(args.channels, args.views_num, args.max_disp, args.step)
@@ -54,13 +55,14 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=2)
     parser.add_argument("--patch_size", type=int, default=48)
     parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--seed", type=int, default=0, help="of the first weights")
     ours = parser.parse_args()
     args = lfkit.get_parser(["--data_dir", ours.data_dir, "--patch_size", str(ours.patch_size), "--batch_size", str(ours.batch_size)])
     device = lfkit.choose_device("auto")
-    net, dataset = make_network(ours.network, ours.width, args).to(device), open_training(args, device)
+    net, dataset = make_network(ours.network, ours.width, ours.seed, args).to(device), open_training(args, device)
     optimizer = torch.optim.Adam(net.parameters(), lr=ours.lr)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, ours.steps)
-    torch.manual_seed(1)  # both networks get the same crops in the same order
+    torch.manual_seed(1)  # any network gets the same crops in the same order
     step, totals = 0, {}
     while step < ours.steps:
         dataset.set_epoch(step)

@@ -1,7 +1,5 @@
 """What a training step minimises."""
 
-import math
-
 import torch
 from einops import rearrange
 from torch import Tensor, nn
@@ -28,28 +26,6 @@ class LogError(nn.Module):
         return LOG_ERROR_SCALE * torch.log1p((pred - target).abs() / LOG_ERROR_SCALE).mean()
 
 
-CHOICE_SCALE = 0.05  # pixels per view step by which a choice may miss and still be right
-NO_CHOICE = 1e-5     # likelihood where none of them is right
-
-
-def choice_loss(chances: Tensor, target: Tensor) -> Tensor:
-    """How improbable a look holds what is right among the estimates that it chooses from; the mean over p, times CHOICE_SCALE.
-
-    The negative log likelihood of a mixture of Laplace distributions. A loss on the estimate that comes out, a mean over all choices, hardly tells a right choice of
-    small probability to grow, as it moves the mean by little; this one does, and leaves alone what is right already.
-
-    Args:
-        chances: 'p 2 k', estimates and their log probabilities.
-        target: (p,), the true disparity.
-
-    Source: mixture density networks, Bishop, 1994; for disparity SMD-Nets, Tosi et al., CVPR 2021.
-    """
-    estimates, log_chance = chances.unbind(1)
-    right = torch.logsumexp(log_chance - (estimates - target[:, None]).abs() / CHOICE_SCALE, 1)
-    return -CHOICE_SCALE * torch.logaddexp(right, torch.full_like(right, math.log(NO_CHOICE))).mean()
-
-
-CHOICE_WEIGHT = 0.5   # of what each look chose, in parts of the last one's disparity map
 EARLIER_WEIGHT = 0.3  # of each earlier disparity map, in parts of the last one's
 DISP_CRITERIA = {"l1": nn.L1Loss, "log": LogError}
 CRITERIA = {"l1": nn.L1Loss, "ce": DistributionCrossEntropy}
@@ -58,13 +34,12 @@ CRITERIA = {"l1": nn.L1Loss, "ce": DistributionCrossEntropy}
 def training_loss(outputs: tuple[Tensor, ...], fg_disp: Tensor, bg_disp: Tensor, criterion: nn.Module,
                   criterion1: nn.Module, weights: dict[str, float], max_disp: float, step: float,
                   hidden_weight: float = 0.0) -> tuple[Tensor, dict]:
-    """The weighted sum of the losses on depDistT, depDistS and depth_map, and on the earlier looks' maps and choices where outputs hold them.
+    """The weighted sum of the losses on depDistT, depDistS and depth_map, and on the earlier looks' maps where outputs hold them.
 
     Pixels of which a layer lies outside the levels are left out of the terms that use that layer.
 
     Args:
-        outputs: depDistT and depDistS 'b d h w', depth_map 'b h w', and any number of earlier disparity maps 'b h w' and of choices 'b 2 k h w' (see `choice_loss`),
-            which are trained too.
+        outputs: depDistT and depDistS 'b d h w', depth_map 'b h w', and any number of earlier disparity maps 'b h w', which are trained too.
         fg_disp, bg_disp: 'b h w' in pixels per view step.
         criterion: on disparities (p,) and (p,).
         criterion1: on distributions 'p d' and 'p d'.
@@ -78,8 +53,7 @@ def training_loss(outputs: tuple[Tensor, ...], fg_disp: Tensor, bg_disp: Tensor,
     Raises:
         ValueError: when the shapes of outputs and truth differ, or a weight is missing.
     """
-    both, background, depth_map, *others = outputs
-    earlier, chosen = ([out for out in others if out.ndim == axes] for axes in (3, 5))
+    both, background, depth_map, *earlier = outputs
     if not depth_map.shape == fg_disp.shape == bg_disp.shape:
         raise ValueError(f"depth_map, fg_disp and bg_disp differ in shape: {tuple(depth_map.shape)}, {tuple(fg_disp.shape)} "
                          f"and {tuple(bg_disp.shape)}; pass all as 'b h w'")
@@ -100,7 +74,6 @@ def training_loss(outputs: tuple[Tensor, ...], fg_disp: Tensor, bg_disp: Tensor,
     loss3 = term(criterion, depth_map, bg_disp, valid_bg)
     loss = sum(weights[name] * value for name, value in zip(WEIGHT_NAMES, (loss1, loss2, loss3)))
     loss = loss + EARLIER_WEIGHT * weights["loss3_weight"] * sum(term(criterion, disp, bg_disp, valid_bg) for disp in earlier)
-    loss = loss + CHOICE_WEIGHT * weights["loss3_weight"] * sum(term(choice_loss, rearrange(part, "b t k h w -> b h w t k"), bg_disp, valid_bg) for part in chosen)
     report = {"loss": loss, "loss1": loss1, "loss2": loss2, "loss3": loss3}
     report = {name: float(value.detach()) for name, value in report.items()}
     return loss, report | {"out_of_range": 100 * float((~valid_both).float().mean())}

@@ -21,7 +21,6 @@ REACH = 4       # pixels within which the second look takes its neighbours' leas
 CLOSE_GAIN = 3.0  # scores differ less between close candidates than between far ones
 SCALES = (0.5, 0.3, 0.15)  # corrections that the closer looks expect, in distances of two first candidates
 EARLIER = ("first", "second", "third", "fourth")  # the disparity maps of all looks but the last
-CHOSEN = ("second_choices", "third_choices", "fourth_choices", "last_choices")  # of the looks after the first
 JOLT = 0.8      # by how many distances of two first candidates a jolted estimate is moved, at most
 WINDOWS = ((1, 1), (1, 3), (1, 7), (4, 3), (8, 5))  # over which a closer look gathers its normal equations: pixels a cell, cells a side
 EQUATIONS = 3   # sets of them: of the colours, of their detail, and of the detail within blocks of views
@@ -44,11 +43,6 @@ def mix(disp: torch.Tensor, mixing: torch.Tensor) -> torch.Tensor:
     around = F.unfold(F.pad(disp[:, None], [MIX_REACH] * 4, mode="replicate"), 3, dilation=MIX_REACH)
     weights = torch.cat([mixing[:, :4], mixing[:, 4:5] + OWN_WEIGHT, mixing[:, 5:]], 1).softmax(1)
     return reduce(weights * rearrange(around, "b k (h w) -> b k h w", h=disp.shape[-2]), "b k h w -> b h w", "sum")
-
-
-def chances(estimates: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-    """What a look chooses among, and the log probability of each: 'b 2 k h w' from both 'b k h w'. Only the scores have a gradient."""
-    return torch.stack([estimates.detach().float(), scores.float().log_softmax(1)], 1)
 
 
 def jolts(disp: torch.Tensor, share: float) -> torch.Tensor:
@@ -83,8 +77,8 @@ class SecondLook(nn.Module):
         return torch.stack([disp, -greatest(-disp), greatest(disp)], 1)
 
     def forward(self, evidence: list[torch.Tensor], context: torch.Tensor, candidates: torch.Tensor, where: torch.Tensor,
-                spacing: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Evidence at each candidate and context 'b f h w', candidates 'b k h w' and the same as places to read at, to a better estimate 'b h w', features, and `chances`."""
+                spacing: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Evidence at each candidate and context 'b f h w', candidates 'b k h w' and the same as places to read at, to a better estimate 'b h w' and features."""
         votes = window_mean(torch.cat([F.conv2d(e, self.vote_weights) for e in evidence], 1))
         beside = ((where - where[:, :1]) / spacing).clamp(-4, 4)
         out, features = self.hourglass(torch.cat([*evidence, beside, context], 1))
@@ -92,7 +86,7 @@ class SecondLook(nn.Module):
         scores = near + votes.float()
         scores = torch.cat([scores[:, :1] + self.OWN, scores[:, 1:]], 1)
         chosen = reduce(scores.softmax(1) * candidates, "b k h w -> b h w", "sum")
-        return mix(chosen + spacing * correction[:, 0], mixing), features, chances(candidates, scores)
+        return mix(chosen + spacing * correction[:, 0], mixing), features
 
 
 class CloserLook(nn.Module):
@@ -114,8 +108,8 @@ class CloserLook(nn.Module):
         self.hourglass = Hourglass(evidence + context + self.choices + 2 * EQUATIONS * windows, self.choices + 1 + 9, channels)
 
     def forward(self, equations: list[tuple[torch.Tensor, ...]], evidence: torch.Tensor, context: torch.Tensor, disp: torch.Tensor,
-                where: torch.Tensor, scale: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """EQUATIONS sets of normal equations a, b, s 'b 1 h w', evidence and context 'b f h w', an estimate 'b h w' and the same as the place read at, to a better one, features, and `chances`."""
+                where: torch.Tensor, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """EQUATIONS sets of normal equations a, b, s 'b 1 h w', evidence and context 'b f h w', an estimate 'b h w' and the same as the place read at, to a better one and features."""
         where, limit = where[:, None], 3 * scale
         changes, texture, doubt = [torch.zeros_like(where)], [], []
         for a, b, s in equations:
@@ -131,7 +125,7 @@ class CloserLook(nn.Module):
         out, features = self.hourglass(torch.cat([evidence, context, (changes / scale).clamp(-4, 4), *texture, *doubt], 1))
         choice, correction, mixing = (HEAD_GAIN * out).split([self.choices, 1, 9], 1)
         better = disp + reduce(choice.softmax(1) * changes, "b k h w -> b h w", "sum") + scale * correction[:, 0]
-        return mix(better, mixing), features, chances(where + changes, choice)
+        return mix(better, mixing), features
 
 
 class DeoccNet(nn.Module):
@@ -237,31 +231,28 @@ class DeoccNet(nn.Module):
 
         Args:
             x: 'b n c h w', n = (u v), c = RGB, float in [0, 1]; any h and w.
-            earlier: also give the disparity maps of the earlier looks and what all but the first chose among, which training wants.
+            earlier: also give the disparity maps of the earlier looks, which training wants.
 
         Returns:
             depDistT 'b d h w' (occluder and background), depDistS 'b d h w' (background), both sum to 1 over d;
-            depth_map 'b h w', the background's disparity in pixels per view step; after these, if asked for, the earlier looks' 'b h w' and the `chances`
-            of all but the first, 'b 2 k h w'.
+            depth_map 'b h w', the background's disparity in pixels per view step; after these, if asked for, the earlier looks' 'b h w'.
 
         Raises:
             ValueError: when x has another number of axes, views or colours.
         """
-        seen = self.stages(x, earlier)
+        seen = self.stages(x)
         both, background = (in_full(torch.einsum)("bfhw,fd->bdhw", seen[name], self.to_coarse) for name in ("both", "background"))
-        looks = tuple(seen[name] for name in EARLIER + CHOSEN) if earlier else ()
+        looks = tuple(seen[name] for name in EARLIER) if earlier else ()
         return both, background, seen["depth_map"], *looks
 
-    def stages(self, x: torch.Tensor, choices: bool = False) -> dict[str, torch.Tensor]:
+    def stages(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """What each stage sees, in the order in which it comes.
 
         Args:
             x: as in `forward`.
-            choices: also give what the looks after the first chose among.
 
         Returns:
-            volume 'b d f h w', the evidence at each candidate of `fine_levels`; both and background 'b d h w', the distributions over these; EARLIER 'b h w' each, the disparity after these looks; depth_map 'b h w', after the last; if asked for, CHOSEN
-            'b 2 k h w' each, the `chances` of these looks.
+            volume 'b d f h w', the evidence at each candidate of `fine_levels`; both and background 'b d h w', the distributions over these; EARLIER 'b h w' each, the disparity after these looks; depth_map 'b h w', after the last.
         """
         self.check_input(x)
         b, h, w = len(x), *x.shape[-2:]
@@ -279,13 +270,11 @@ class DeoccNet(nn.Module):
         summary = summary if x.requires_grad else summary.detach()
         context = torch.cat([at_peak, reduce(features, "f b d h w -> b f h w", "mean"), guide, summary], 1)
         seen = {"volume": rearrange(volume, "(b d) f h w -> b d f h w", b=b), "both": both, "background": background, "first": first}
-        estimates, chosen = self.look_again(x, first, context, choices)
-        seen |= zip((*EARLIER[1:], "depth_map"), estimates, strict=True)
-        seen |= zip(CHOSEN, chosen, strict=choices)
+        seen |= zip((*EARLIER[1:], "depth_map"), self.look_again(x, first, context), strict=True)
         return {name: part[..., :h, :w] for name, part in seen.items()}
 
-    def look_again(self, x: torch.Tensor, first: torch.Tensor, context: torch.Tensor, choices: bool = False) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """The second look and those after it: a first estimate 'b h w' to better ones, and, if asked for, the `chances` of each look.
+    def look_again(self, x: torch.Tensor, first: torch.Tensor, context: torch.Tensor) -> list[torch.Tensor]:
+        """The second look and those after it: a first estimate 'b h w' to better ones.
 
         A gradient runs through where the views are read only where that of the views themselves is wanted: it is slow, and training learns without.
         """
@@ -293,17 +282,16 @@ class DeoccNet(nn.Module):
         spacing, centre = self.step / FINE, x[:, x.shape[1] // 2]
         candidates = self.second_look.candidates(first)
         evidence = [self.look(x, d, centre)[0] for d in fixed(candidates).unbind(1)]
-        disp, features, choice = self.second_look(evidence, context, candidates, fixed(candidates), spacing)
-        estimates, chosen = [disp], [choice] * choices
+        disp, features = self.second_look(evidence, context, candidates, fixed(candidates), spacing)
+        estimates = [disp]
         if self.training and self.jolt:
             disp = disp + spacing * jolts(disp, self.jolt)
         for scale in SCALES:
             equations, evidence = self.equations(x, fixed(disp), centre)
-            disp, features, choice = self.closer_look(equations, evidence, torch.cat([context, features], 1), disp, fixed(disp), scale * spacing)
+            disp, features = self.closer_look(equations, evidence, torch.cat([context, features], 1), disp, fixed(disp), scale * spacing)
             estimates.append(disp)
-            chosen += [choice] * choices
         limit = self.max_disp + spacing
-        return [disp.clamp(-limit, limit) for disp in estimates], chosen
+        return [disp.clamp(-limit, limit) for disp in estimates]
 
     def equations(self, x: torch.Tensor, disp: torch.Tensor, centre: torch.Tensor) -> tuple[list[tuple[torch.Tensor, ...]], torch.Tensor]:
         """`normal_equations` a, b, s of the views read at a disparity 'b h w', of their colours and of their detail, each view as far as it is like the blocks that agree,

@@ -25,6 +25,7 @@ VIEWS_ASIDE = 4      # view steps from the centre of a 9 x 9 grid to its sides
 LARGEST = 12.0       # up to this a bush's leaves grow with their nearness, in parts of WIDEST
 BUSHY = 0.3          # share of the occluded scenes whose occluder is a bush, of leaves and twigs at several disparities
 LIMB = 0.5           # share of the things that grow darker, or lighter, towards their edge
+FADING = 0.3         # share of the things whose colour there becomes that of what lies behind them: only its motion tells where such a thing ends
 THINNEST = 0.1       # least room that an occluder's disparity needs, in pixels per view step
 GLOSSY = 0.6         # share of the highlights that are wide and mostly faint, as on a plastered wall or a floor
 SPOT_DRIFT = 3.0     # pixels that a specular spot moves over its surface per view step, at most
@@ -84,26 +85,33 @@ def _shine(canvas: Canvas, spotted: float = 0.35) -> dict:
     return {"sheen": sheen, "spot": spot if canvas.uniform(0, 1) < spotted else ()}
 
 
-def _thing_sheet(canvas: Canvas, thing: Thing, low: float, high: float) -> Sheet:
+def _thing_sheet(canvas: Canvas, thing: Thing, low: float, high: float, behind: torch.Tensor) -> Sheet:
     """A thing whose disparity stays within [low, high]: flat, slanted, wavy, or bulging and shaded if it is round."""
     if not thing.radii or canvas.uniform(0, 1) < 0.3:
         make = canvas.choose([partial(_sheet, slant=1.0), _steep_sheet])
-        return _limb(canvas, make(canvas, low, high, thing.support, **_shine(canvas)))
+        return _limb(canvas, make(canvas, low, high, thing.support, **_shine(canvas)), behind)
     (y0, x0), (ry, rx) = thing.place, thing.radii
     height = min(canvas.uniform(0.2, 1.0) * (high - low), DOME_SLOPE * min(ry, rx) / 2)
     sheet = _sheet(canvas, low, high - height, thing.support, 0.5, wavy=0.0, **_shine(canvas, spotted=0.5))
     sheet.dome = height, y0, x0, ry, rx
     turn, strength = canvas.uniform(0, 2 * math.pi), canvas.uniform(0, 0.6)
     sheet.texture = sheet.texture * (1 + strength * (math.sin(turn) * (canvas.y - y0) / ry + math.cos(turn) * (canvas.x - x0) / rx).clamp(-1, 1))
-    return _limb(canvas, sheet)
+    return _limb(canvas, sheet, behind)
 
 
-def _limb(canvas: Canvas, sheet: Sheet) -> Sheet:
-    """The sheet, perhaps darker or lighter near its edge, as what turns away there is: its outline is then not where its brightness changes."""
+def _limb(canvas: Canvas, sheet: Sheet, behind: torch.Tensor) -> Sheet:
+    """The sheet, perhaps darker or lighter near its edge, as what turns away there is, or of the colour of what is `behind` it, a texture 'c h w'.
+
+    Its outline is then not where its brightness changes.
+    """
     width = 2 * round(OVERSAMPLE * canvas.uniform(1, 6)) + 1
     inside = 2 * F.avg_pool2d(sheet.support[None, None], width, 1, width // 2, count_include_pad=False)[0, 0] - 1  # 0 at the edge, 1 from some pixels on
-    strength = canvas.uniform(-0.4, 0.9) if canvas.uniform(0, 1) < LIMB else 0.0
-    sheet.texture = sheet.texture * (1 - strength * (1 - inside.clamp(0, 1)))
+    inside, kind = inside.clamp(0, 1), canvas.uniform(0, 1)
+    if kind < LIMB:
+        sheet.texture = sheet.texture * (1 - canvas.uniform(-0.4, 0.9) * (1 - inside))
+    elif kind < LIMB + FADING:
+        smooth = F.avg_pool2d(behind[None], 17, 1, 8, count_include_pad=False)[0]
+        sheet.texture = sheet.texture + canvas.uniform(0.5, 1.0) * (1 - inside) * (smooth - sheet.texture)
     return sheet
 
 
@@ -119,13 +127,14 @@ def make_sheets(canvas: Canvas, max_disp: float, occluded: bool = True) -> list[
     sheets = [_sheet(canvas, far, far + canvas.uniform(0.3, 1.0) * (split - far), everywhere, slant=1.0, **_shine(canvas))]
     if canvas.uniform(0, 1) < FLOORED:
         sheets.append(_steep_sheet(canvas, far, split, everywhere, **_shine(canvas)))
+    walls = [sheet.texture for sheet in sheets]
     for _ in range(canvas.choose(range(1, 9))):
         thing = canvas.choose(THIN if occluded and canvas.uniform(0, 1) < 0.1 else SOLID)(canvas)
         y, x = (torch.tensor([[p]], device=canvas.device) for p in thing.place)
         here = float(nearest(canvas, sheets, y, x)[0])
         top = here + thing.width / VIEWS_ASIDE  # higher, the outermost views would see past its middle
         low = min(max(here + canvas.uniform(-0.2, 1.0) * (top - here), far), split - 0.3)
-        sheets.append(_thing_sheet(canvas, thing, low, min(low + canvas.uniform(0.05, 1.5), max(top, low + 0.1), split)))
+        sheets.append(_thing_sheet(canvas, thing, low, min(low + canvas.uniform(0.05, 1.5), max(top, low + 0.1), split), canvas.choose(walls)))
     return sheets + (make_occluders(canvas, split + MIN_GAP, NEAREST * max_disp) if occluded else [])
 
 

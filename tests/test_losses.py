@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from lfkit import get_disp_distribution, training_loss
-from lfkit.losses import CHOICE_SCALE, CHOICE_WEIGHT, EARLIER_WEIGHT, NO_CHOICE, DistributionCrossEntropy, LogError, choice_loss
+from lfkit.losses import EARLIER_WEIGHT, DistributionCrossEntropy, LogError
 
 WEIGHTS = {"loss1_weight": 1.0, "loss2_weight": 10.0, "loss3_weight": 100.0}
 
@@ -93,38 +93,3 @@ def test_the_logarithmic_error_by_hand():
     assert float(loss.detach()) == pytest.approx(0.1 * (np.log(2) + np.log(31)) / 3, rel=1e-4)
     loss.backward()
     assert pred.grad[1] / -pred.grad[2] == pytest.approx(31 / 2, rel=1e-3)  # an error of 3 px pulls less than one of 0.1 px
-
-
-def test_what_a_look_chose_by_hand():
-    """Three pixels: a sure right choice costs nothing, one of small probability its logarithm, and where none is right the cost is bounded."""
-    estimates = torch.tensor([[1.0, 0.6, 3.0], [1.0, 0.6, 3.0], [2.0, 2.5, 3.0]])
-    scores = torch.tensor([[40.0, 0.0, 0.0], [0.0, 3.0, 0.0], [0.0, 0.0, 0.0]], requires_grad=True)
-    log_chance = scores.log_softmax(1)
-    each = [choice_loss(torch.stack([estimates, log_chance], 1)[k:k + 1], torch.ones(1)) for k in range(3)]
-    by_hand = []
-    for e, p in zip(estimates.tolist(), log_chance.exp().tolist()):
-        by_hand.append(-CHOICE_SCALE * np.log(NO_CHOICE + sum(pk * np.exp(-abs(ek - 1) / CHOICE_SCALE) for ek, pk in zip(e, p))))
-    assert [float(part.detach()) for part in each] == pytest.approx(by_hand, abs=1e-6)
-    assert by_hand[0] < 1e-5 < by_hand[1] < by_hand[2] and by_hand[2] == pytest.approx(-CHOICE_SCALE * np.log(NO_CHOICE), rel=0.01)
-    each[1].backward()
-    right, wrong, far = scores.grad[1].tolist()  # what is right was believed by 5 %
-    assert right == pytest.approx(-0.95 * CHOICE_SCALE, rel=0.02) and wrong > 0 and far > 0
-
-
-def test_a_right_choice_of_small_probability_grows_by_it_alone():
-    """The mean over the choices is moved by it so little that a loss on the map hardly asks for it."""
-    scores = torch.tensor([[4.0, 0.0]], requires_grad=True)
-    estimates = torch.tensor([[0.7, 1.0]])
-    pull = lambda loss: torch.autograd.grad(loss, scores)[0][0, 1]
-    by_choice = pull(choice_loss(torch.stack([estimates, scores.log_softmax(1)], 1), torch.ones(1)))
-    by_map = pull(LogError()((scores.softmax(1) * estimates).sum(1), torch.ones(1)))
-    assert by_choice < 10 * by_map < 0
-
-
-def test_choices_are_trained_beside_the_maps():
-    outputs, fg, bg = setup(2.0, -1.0)
-    bg[0, 0] = 7.0  # outside the levels: not counted
-    chances = torch.stack([torch.full((2, 4, 3, 4), -1.2), torch.rand(2, 4, 3, 4).log_softmax(1)], 1)
-    alone = float(training_loss(outputs, fg, bg, nn.L1Loss(), nn.L1Loss(), WEIGHTS, 4, 1)[0].detach())
-    loss = float(training_loss((*outputs, chances), fg, bg, nn.L1Loss(), nn.L1Loss(), WEIGHTS, 4, 1)[0].detach())
-    assert loss == pytest.approx(alone + 100 * CHOICE_WEIGHT * 0.2, rel=1e-4)  # all four are 0.2 px off, whichever was chosen

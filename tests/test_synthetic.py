@@ -118,8 +118,8 @@ def seen_behind(scene) -> np.ndarray:
 
 def test_what_occluders_hide_a_quarter_of_the_views_see():
     """An occluder is told from a thing of the background by how thin it is: of balls in the occluders' place, which hide a half from more, this fails."""
-    views = np.concatenate([seen_behind(scene)[scene.mask] for scene in (lfkit.synthesize(seed, size=96, occluded=True) for seed in range(6))])
-    assert len(views) > 1000 and (views >= 20).mean() > 0.8
+    views = np.concatenate([seen_behind(scene)[scene.mask] for scene in (lfkit.synthesize(seed, size=96, occluded=True) for seed in range(12))])
+    assert len(views) > 1000 and (views >= 20).mean() > 0.7
 
 
 @pytest.mark.parametrize("shape", SOLID)
@@ -128,7 +128,7 @@ def test_a_thing_keeps_to_its_disparities_and_is_as_wide_as_it_says(shape):
     for seed in range(6):
         canvas = Canvas(96, 20, torch.Generator().manual_seed(seed), torch.device("cpu"))
         thing = shape(canvas)
-        sheet = _thing_sheet(canvas, thing, -1.0, 1.0)
+        sheet = _thing_sheet(canvas, thing, -1.0, 1.0, canvas.noise(1.0, 3))
         shown = (sheet.support >= 0.6) & (canvas.y >= 0) & (canvas.y <= 95) & (canvas.x >= 0) & (canvas.x <= 95)
         disp = sheet.disp(canvas.y, canvas.x)[shown]
         assert thing.width >= 3 and distance_transform_edt(thing.support >= 0.5).max() / OVERSAMPLE > 0.9 * thing.width  # a disc of that radius fits into it
@@ -146,7 +146,7 @@ def test_a_thing_keeps_to_its_disparities_and_is_as_wide_as_it_says(shape):
 def test_no_view_sees_past_the_middle_of_a_thing(monkeypatch):
     """The outermost views lie 4 steps from the centre: they see 4 (d - here) pixels past an edge."""
     stood, grounds, real_thing, real_nearest = [], [], synthetic._thing_sheet, synthetic.nearest
-    monkeypatch.setattr(synthetic, "_thing_sheet", lambda canvas, thing, low, high: stood.append((thing.width, low, high)) or real_thing(canvas, thing, low, high))
+    monkeypatch.setattr(synthetic, "_thing_sheet", lambda canvas, thing, low, high, behind: stood.append((thing.width, low, high)) or real_thing(canvas, thing, low, high, behind))
     monkeypatch.setattr(synthetic, "nearest", lambda *args: grounds.append(real_nearest(*args)) or grounds[-1])
     for seed in range(10):
         synthetic.make_sheets(Canvas(96, 20, torch.Generator().manual_seed(seed), torch.device("cpu")), 4.0, occluded=False)
@@ -191,13 +191,25 @@ def test_an_edge_that_turns_away_grows_dark_inside_the_outline_and_leaves_it_as_
     for seed in range(8):
         canvas = Canvas(48, 8, torch.Generator().manual_seed(seed), torch.device("cpu"))
         support = (canvas.x >= 20).float()
-        sheet = synthetic._limb(canvas, Sheet((0.0, 0.0, 0.0), torch.full((3, canvas.side, canvas.side), 0.4), support))
+        sheet = synthetic._limb(canvas, Sheet((0.0, 0.0, 0.0), torch.full((3, canvas.side, canvas.side), 0.4), support), torch.zeros(3, canvas.side, canvas.side))
         row = sheet.texture[0, canvas.side // 2, canvas.x[0] >= 20]
         assert torch.equal(sheet.support, support) and torch.allclose(row[2 * 6 + 1:], torch.tensor(0.4), atol=1e-6)  # 6 pixels in, nothing changes
         steps = row.diff()
         assert (steps >= -1e-6).all() or (steps <= 1e-6).all()  # to one side
         changed += abs(float(row[0]) - 0.4) > 0.02
     assert changed >= 5
+
+
+def test_an_edge_that_fades_has_the_colour_of_what_is_behind_and_ends_where_it_ended(monkeypatch):
+    monkeypatch.setattr(synthetic, "LIMB", 0.0)
+    monkeypatch.setattr(synthetic, "FADING", 1.0)
+    for seed in range(8):
+        canvas = Canvas(48, 8, torch.Generator().manual_seed(seed), torch.device("cpu"))
+        support, flat = (canvas.x >= 20).float(), lambda value: torch.full((3, canvas.side, canvas.side), value)
+        sheet = synthetic._limb(canvas, Sheet((0.0, 0.0, 0.0), flat(0.4), support), flat(0.1))
+        row = sheet.texture[0, canvas.side // 2, canvas.x[0] >= 20]
+        assert torch.equal(sheet.support, support) and torch.allclose(row[2 * 6 + 1:], torch.tensor(0.4), atol=1e-6)
+        assert (row.diff() >= -1e-6).all() and 0.1 - 1e-6 <= float(row[0]) < 0.31  # half of the way to what is behind, at least, but for half a sample
 
 
 def test_a_bush_has_leaves_of_one_kind_at_several_disparities():
