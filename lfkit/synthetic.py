@@ -111,7 +111,8 @@ def _limb(canvas: Canvas, sheet: Sheet, behind: torch.Tensor) -> Sheet:
         sheet.texture = sheet.texture * (1 - canvas.uniform(-0.4, 0.9) * (1 - inside))
     elif kind < LIMB + FADING:
         smooth = F.avg_pool2d(behind[None], 17, 1, 8, count_include_pad=False)[0]
-        sheet.texture = sheet.texture + canvas.uniform(0.5, 1.0) * (1 - inside) * (smooth - sheet.texture)
+        strength = 0.5 + 0.5 * (kind - LIMB) / FADING  # of the number that was drawn, so that the rest of a scene is the same with or without
+        sheet.texture = sheet.texture + strength * (1 - inside) * (smooth - sheet.texture)
     return sheet
 
 
@@ -127,14 +128,14 @@ def make_sheets(canvas: Canvas, max_disp: float, occluded: bool = True) -> list[
     sheets = [_sheet(canvas, far, far + canvas.uniform(0.3, 1.0) * (split - far), everywhere, slant=1.0, **_shine(canvas))]
     if canvas.uniform(0, 1) < FLOORED:
         sheets.append(_steep_sheet(canvas, far, split, everywhere, **_shine(canvas)))
-    walls = [sheet.texture for sheet in sheets]
+    wall = sheets[-1].texture
     for _ in range(canvas.choose(range(1, 9))):
         thing = canvas.choose(THIN if occluded and canvas.uniform(0, 1) < 0.1 else SOLID)(canvas)
         y, x = (torch.tensor([[p]], device=canvas.device) for p in thing.place)
         here = float(nearest(canvas, sheets, y, x)[0])
         top = here + thing.width / VIEWS_ASIDE  # higher, the outermost views would see past its middle
         low = min(max(here + canvas.uniform(-0.2, 1.0) * (top - here), far), split - 0.3)
-        sheets.append(_thing_sheet(canvas, thing, low, min(low + canvas.uniform(0.05, 1.5), max(top, low + 0.1), split), canvas.choose(walls)))
+        sheets.append(_thing_sheet(canvas, thing, low, min(low + canvas.uniform(0.05, 1.5), max(top, low + 0.1), split), wall))
     return sheets + (make_occluders(canvas, split + MIN_GAP, NEAREST * max_disp) if occluded else [])
 
 

@@ -118,8 +118,8 @@ def seen_behind(scene) -> np.ndarray:
 
 def test_what_occluders_hide_a_quarter_of_the_views_see():
     """An occluder is told from a thing of the background by how thin it is: of balls in the occluders' place, which hide a half from more, this fails."""
-    views = np.concatenate([seen_behind(scene)[scene.mask] for scene in (lfkit.synthesize(seed, size=96, occluded=True) for seed in range(12))])
-    assert len(views) > 1000 and (views >= 20).mean() > 0.7
+    views = np.concatenate([seen_behind(scene)[scene.mask] for scene in (lfkit.synthesize(seed, size=96, occluded=True) for seed in range(6))])
+    assert len(views) > 1000 and (views >= 20).mean() > 0.8
 
 
 @pytest.mark.parametrize("shape", SOLID)
@@ -210,6 +210,11 @@ def test_an_edge_that_fades_has_the_colour_of_what_is_behind_and_ends_where_it_e
         row = sheet.texture[0, canvas.side // 2, canvas.x[0] >= 20]
         assert torch.equal(sheet.support, support) and torch.allclose(row[2 * 6 + 1:], torch.tensor(0.4), atol=1e-6)
         assert (row.diff() >= -1e-6).all() and 0.1 - 1e-6 <= float(row[0]) < 0.31  # half of the way to what is behind, at least, but for half a sample
+
+
+def test_fading_changes_colours_alone(monkeypatch):
+    plain, faded = (monkeypatch.setattr(synthetic, "FADING", share) or lfkit.synthesize(3, size=48, noise=0.0) for share in (1e-9, 0.5))
+    assert np.array_equal(plain.bg_disp, faded.bg_disp) and np.array_equal(plain.mask, faded.mask) and not np.array_equal(plain.lf, faded.lf)
 
 
 def test_a_bush_has_leaves_of_one_kind_at_several_disparities():
