@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# threads that spin while they wait make each step tens of times slower where another process has one of the cores
+export OMP_WAIT_POLICY ?= PASSIVE
 SOURCES := $(wildcard lfkit/*.py lfkit/weights/* notebooks/*.ipynb) scripts/demo.py
 
 .PHONY: help setup demo test lab kernel dashboard notebooks
