@@ -2,8 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# threads that spin while they wait make each step tens of times slower where another process has one of the cores
-export OMP_WAIT_POLICY ?= PASSIVE
+# threads that spin long while they wait make each step many times slower where other processes use the cores too
+export GOMP_SPINCOUNT ?= 1000
 SOURCES := $(wildcard lfkit/*.py lfkit/weights/* notebooks/*.ipynb) scripts/demo.py
 
 .PHONY: help setup demo test lab kernel dashboard notebooks
