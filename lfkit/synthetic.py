@@ -26,6 +26,7 @@ LARGEST = 12.0       # up to this a bush's leaves grow with their nearness, in p
 BUSHY = 0.3          # share of the occluded scenes whose occluder is a bush, of leaves and twigs at several disparities
 LIMB = 0.5           # share of the things that grow darker, or lighter, towards their edge
 FADING = 0.3         # share of the things whose colour there becomes that of what lies behind them: only its motion tells where such a thing ends
+FADE_WINDOW = 17     # samples over which the colour that a thing fades into is averaged
 THINNEST = 0.1       # least room that an occluder's disparity needs, in pixels per view step
 GLOSSY = 0.6         # share of the highlights that are wide and mostly faint, as on a plastered wall or a floor
 SPOT_DRIFT = 3.0     # pixels that a specular spot moves over its surface per view step, at most
@@ -110,7 +111,7 @@ def _limb(canvas: Canvas, sheet: Sheet, behind: torch.Tensor) -> Sheet:
     if kind < LIMB:
         sheet.texture = sheet.texture * (1 - canvas.uniform(-0.4, 0.9) * (1 - inside))
     elif kind < LIMB + FADING:
-        smooth = F.avg_pool2d(behind[None], 17, 1, 8, count_include_pad=False)[0]
+        smooth = F.avg_pool2d(behind[None], FADE_WINDOW, 1, FADE_WINDOW // 2, count_include_pad=False)[0]
         strength = 0.5 + 0.5 * (kind - LIMB) / FADING  # of the number that was drawn, so that the rest of a scene is the same with or without
         sheet.texture = sheet.texture + strength * (1 - inside) * (smooth - sheet.texture)
     return sheet

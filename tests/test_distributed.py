@@ -40,7 +40,7 @@ def on_ranks(work, folder, *arguments):
     folder.mkdir(exist_ok=True)
     ranks = multiprocessing.start_processes(run_rank, (store.port, work, folder, arguments), RANKS, join=False, daemon=True, start_method="spawn")
     end = time.monotonic() + PATIENCE
-    while not ranks.join(timeout=1):
+    while not ranks.join(timeout=1, grace_period=10):
         if time.monotonic() > end:
             for process in ranks.processes:
                 process.kill()

@@ -1,0 +1,68 @@
+"""Where outlines lie: how many of the first pixels on either side of the background's true outlines are off by more than 0.4 px.
+
+    python benchmarks/outlines.py SCENE ... [--seeds 12] [--weights FILE]
+
+Along rows and columns, wherever the true disparity jumps by more than 0.5 from one pixel to the next, outside the occluder's mask and 15 pixels from the sides. An outline that is drawn too
+far inside is wrong on the near side; procedural scenes of held-out seeds, beside the SCENEs, show what the generator teaches.
+"""
+
+import argparse
+from collections import Counter
+
+import numpy as np
+import torch
+
+import lfkit
+from lfkit.checkpoint import WEIGHTS
+from lfkit.dataset import HELD_OUT
+from lfkit.inference import predict_scene
+from lfkit.lightfield import Scene, load_scene
+from lfkit.metrics import BENCHMARK_BORDER
+from lfkit.synthetic import synthesize
+
+JUMP, SAME, WRONG, STEPS = 0.5, 0.25, 0.4, 3  # pixels per view step: an outline, one surface, an error; pixels counted on each side
+
+
+def count_sides(scene: Scene, disp: np.ndarray) -> Counter:
+    """How many pixels there are at (side, pixels from the outline), and how many of them are off: keys (side, step, "all" or "off")."""
+    counts = Counter()
+    counted = np.zeros(scene.bg_disp.shape, bool)
+    counted[BENCHMARK_BORDER:-BENCHMARK_BORDER, BENCHMARK_BORDER:-BENCHMARK_BORDER] = True
+    if scene.mask is not None:
+        counted &= ~scene.mask.astype(bool)
+    for turned in (lambda m: m, np.transpose):
+        truth, found, inside = (turned(m) for m in (scene.bg_disp, disp, counted))
+        jump = np.diff(truth, axis=1)
+        for y, x in np.argwhere(np.abs(jump) > JUMP):
+            right = int(jump[y, x] > 0)  # whether the near side lies there
+            for side, first, way in (("near", x + right, 2 * right - 1), ("far", x + 1 - right, 1 - 2 * right)):
+                for step in range(STEPS):
+                    at = first + way * step
+                    if 0 <= at < truth.shape[1] and inside[y, at] and abs(truth[y, at] - truth[y, first]) < SAME:
+                        counts[side, step, "all"] += 1
+                        counts[side, step, "off"] += int(abs(found[y, at] - truth[y, at]) > WRONG)
+    return counts
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("scenes", nargs="*")
+    parser.add_argument("--seeds", type=int, default=12)
+    parser.add_argument("--weights", default=str(WEIGHTS))
+    args = parser.parse_args()
+    device = lfkit.choose_device("auto")
+    model = lfkit.load_model(args.weights, device)[0]
+    groups = {path: [path] for path in args.scenes} | {"procedural": [HELD_OUT + 3000 + k for k in range(args.seeds)]}
+    print("| scene | " + " | ".join(f"{side} {step + 1}" for side in ("near", "far") for step in range(STEPS)) + " |\n|---|" + "---|" * 2 * STEPS)
+    for name, members in groups.items():
+        counts = Counter()
+        for member in members:
+            scene = load_scene(member) if isinstance(member, str) else synthesize(member, 160)
+            with torch.inference_mode():
+                counts += count_sides(scene, predict_scene(scene.lf, model, device)[2].numpy())
+        shares = (100 * counts[side, step, "off"] / max(counts[side, step, "all"], 1) for side in ("near", "far") for step in range(STEPS))
+        print(f"| {name} | " + " | ".join(f"{share:.0f} %" for share in shares) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
