@@ -116,6 +116,14 @@ def _flat_texture(canvas: Canvas) -> torch.Tensor:
     return _colours(canvas, 1)[0][:, None, None] + shade + canvas.uniform(0.005, 0.03) * canvas.noise(0.6)
 
 
+def sky_texture(canvas: Canvas) -> torch.Tensor:
+    """A bright colour that changes slowly from top to bottom, with faint clouds."""
+    top, bottom = (canvas.uniform(0.4, 1.0) + canvas.uniform(-0.15, 0.15, 3)[:, None, None] for _ in range(2))
+    height = (canvas.y / canvas.size).clamp(0, 1)
+    clouds = canvas.uniform(0, 0.1) * canvas.noise(canvas.uniform(1.8, 3.0))
+    return (top + (bottom - top) * height + clouds).clamp(0, 1)
+
+
 @lru_cache
 def _picture(name: str) -> torch.Tensor:
     """One of scikit-image's photographs, 'c h w' in [0, 1]."""

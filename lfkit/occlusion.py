@@ -142,7 +142,7 @@ def embed_occluders(lf: np.ndarray, bg_disp: np.ndarray, rng: np.random.Generato
         supports: functions of a `Canvas` that give an occluder's coverage, see `occluder_supports`; procedural where not given.
 
     Returns:
-        lf as before, with the occluders; mask 'h w' bool, where one covers at least half of the centre's pixel; fg_disp 'h w'.
+        lf as before, with the occluders; mask 'h w' bool, where one covers at least `sheets.TOUCHED` of the centre's pixel; fg_disp 'h w'.
 
     Raises:
         ValueError: when lf and bg_disp are of different sizes.

@@ -14,12 +14,13 @@ from einops import rearrange
 
 from lfkit.canvas import Canvas
 
+TOUCHED = 0.25       # a pixel whose nearest sheet covers this much of it has that sheet's disparity: HCI's truth asks for some 0.1, one ray a pixel for 0.5
 SOLVER_STEPS = 6     # fixed-point steps after the exact solution for a plane; the slopes of procedural scenes make 6 leave under 1e-3 px
 
 
 @dataclass
 class Sheet:
-    """One textured surface: disparity a + b y + c x plus waves and a dome, seen where its support reaches 0.5."""
+    """One textured surface: disparity a + b y + c x plus waves and a dome, seen where its support reaches TOUCHED."""
 
     plane: tuple[float, float, float]
     texture: torch.Tensor                    # 'c h w', OVERSAMPLE samples a pixel, over the margin too
@@ -73,14 +74,17 @@ def sheet_layers(canvas: Canvas, sheets: list[Sheet], i, j, du, dv) -> tuple[tor
 
 
 def blend(disps: torch.Tensor, covers: torch.Tensor, colours: torch.Tensor) -> torch.Tensor:
-    """What the rays see, 'v c h w' for v views: the layers laid over one another from far to near, ray by ray."""
+    """What the rays see, 'v c h w' for v views: the layers laid over one another from far to near, ray by ray.
+
+    Light adds up, not the values that pictures store; it is about their square.
+    """
     order = disps.argsort(0)
     covers = covers.gather(0, order)
-    colours = colours.gather(0, order[:, None].expand(-1, 3, *order.shape[1:]))
+    colours = colours.gather(0, order[:, None].expand(-1, 3, *order.shape[1:])).clamp(min=0).square()
     out = colours[0]
     for cover, colour in zip(covers[1:], colours[1:]):
         out = out + cover * (colour - out)
-    return out.transpose(0, 1)
+    return out.sqrt().transpose(0, 1)
 
 
 def nearest(canvas: Canvas, sheets: list[Sheet], i, j) -> tuple[torch.Tensor, torch.Tensor]:
@@ -89,7 +93,7 @@ def nearest(canvas: Canvas, sheets: list[Sheet], i, j) -> tuple[torch.Tensor, to
     mask = torch.zeros_like(i, dtype=torch.bool)
     for sheet in sheets:
         disp = sheet.disp(i, j)
-        hit = (canvas.read(sheet.support[None], i, j)[0] >= 0.5) & (disp > best)
+        hit = (canvas.read(sheet.support[None], i, j)[0] >= TOUCHED) & (disp > best)
         best = torch.where(hit, disp, best)
         mask = torch.where(hit, torch.full_like(mask, sheet.occluder), mask)
     return best, mask

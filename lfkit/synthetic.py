@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 
-from lfkit.canvas import OCCLUDERS, OVERSAMPLE, SOLID, THIN, WIDEST, Canvas, Thing, branches, coverage, leaves, make_texture, random_place
+from lfkit.canvas import OCCLUDERS, OVERSAMPLE, SOLID, THIN, WIDEST, Canvas, Thing, branches, coverage, leaves, make_texture, random_place, sky_texture
 from lfkit.disparity import MAX_DISP
 from lfkit.lightfield import Scene
 from lfkit.sheets import Sheet, nearest, render
@@ -16,6 +16,7 @@ from lfkit.sheets import Sheet, nearest, render
 MAX_SLOPE = 0.02     # steepest disparity slope of a backdrop or an occluder, in px per px
 STEEP = 0.08         # of floors, walls and things; the HCI toolkit's and other rendered scenes have floors of 0.02 to 0.06
 FLOORED = 0.7        # share of the scenes that have a floor or a steep wall
+SKIES = 0.25         # share of the scenes whose backdrop is a sky, of one disparity and nearly one colour
 OCCLUDED = 0.6       # share of the scenes that have occluders
 DOME_SLOPE = 0.05    # at the rim of a dome
 WAVE_SLOPE = 0.03    # of each wave on a sheet; two of them, times the outermost view's offset of 4, contract by a third
@@ -126,7 +127,10 @@ def make_sheets(canvas: Canvas, max_disp: float, occluded: bool = True) -> list[
     everywhere = torch.ones_like(canvas.y)
     split = canvas.uniform(0.0, 0.6) * max_disp if occluded else 0.95 * max_disp  # occluders in front, the rest behind
     far = canvas.uniform(-0.95 * max_disp, min(split - 1.5, 0.0))
-    sheets = [_sheet(canvas, far, far + canvas.uniform(0.3, 1.0) * (split - far), everywhere, slant=1.0, **_shine(canvas))]
+    if canvas.uniform(0, 1) < SKIES:
+        sheets = [Sheet((far, 0.0, 0.0), sky_texture(canvas), everywhere)]
+    else:
+        sheets = [_sheet(canvas, far, far + canvas.uniform(0.3, 1.0) * (split - far), everywhere, slant=1.0, **_shine(canvas))]
     if canvas.uniform(0, 1) < FLOORED:
         sheets.append(_steep_sheet(canvas, far, split, everywhere, **_shine(canvas)))
     wall = sheets[-1].texture
@@ -192,7 +196,8 @@ def _blurred(image: torch.Tensor, sigma: float) -> torch.Tensor:
     taps = torch.exp(-torch.arange(-2.0, 3.0, device=image.device).square() / (2 * sigma**2))
     taps = taps / taps.sum()
     planes = rearrange(image.reshape(-1, *image.shape[-3:]), "n h w c -> (n c) 1 h w")
-    planes = F.conv2d(F.pad(planes, (2, 2, 2, 2), mode="replicate"), (taps[:, None] * taps)[None, None])
+    light = F.pad(planes.clamp(min=0).square(), (2, 2, 2, 2), mode="replicate")  # about the square of what pictures store
+    planes = F.conv2d(light, (taps[:, None] * taps)[None, None]).sqrt()
     return rearrange(planes, "(n c) 1 h w -> n h w c", c=image.shape[-1]).reshape(image.shape)
 
 

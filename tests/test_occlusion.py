@@ -51,18 +51,19 @@ def test_a_flat_occluder_moves_by_its_disparity(one_occluder):
     assert np.array_equal(fg_disp, np.where(mask, 3, -1)) and (lf == np.float32(0.2)).all()
 
 
-@pytest.mark.parametrize("cover, colour, masked", [(0.25, 0.3, False), (0.5, 0.4, True), (1.0, 0.6, True)])
-def test_soft_coverage_mixes_colours_and_masks_from_one_half(one_occluder, cover, colour, masked):
+@pytest.mark.parametrize("cover, light, masked", [(0.2, 0.104, False), (0.25, 0.12, True), (0.5, 0.2, True), (1.0, 0.36, True)])
+def test_soft_coverage_mixes_light_and_masks_from_a_quarter(one_occluder, cover, light, masked):
+    """The light of 0.6 is 0.36 and that of 0.2 is 0.04."""
     one_occluder(2, lambda canvas: torch.full_like(canvas.y, cover))
     new, mask, fg_disp = embed_occluders(*flat_scene(0), np.random.default_rng(0))
-    assert np.allclose(new, colour, atol=1e-6) and (mask == masked).all() and (fg_disp == (2 if masked else 0)).all()
+    assert np.allclose(new**2, light, atol=1e-6) and (mask == masked).all() and (fg_disp == (2 if masked else 0)).all()
 
 
 def test_a_sub_pixel_edge_is_soft(one_occluder):
     """At d = 0.5 the edge between columns 7 and 8 lies half a pixel further in the next view: column 8 is half covered there."""
     one_occluder(0.5, lambda canvas: (canvas.x < 7.5).float())
     new, *_ = embed_occluders(*flat_scene(-1), np.random.default_rng(0))
-    assert np.allclose(new[2, 1, 5, 7:10, 0], [0.6, 0.4, 0.2], atol=1e-6)
+    assert np.allclose(new[2, 1, 5, 7:10, 0], [0.6, np.sqrt((0.36 + 0.04) / 2), 0.2], atol=1e-6)
 
 
 def test_where_the_scene_is_nearer_the_occluder_is_hidden_in_every_view(one_occluder, monkeypatch):

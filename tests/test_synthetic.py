@@ -49,7 +49,7 @@ def agreement(scene, disp, target, at, seen=0.06):
     return np.median(errors), np.mean(errors < seen)
 
 
-@pytest.mark.parametrize("seed", [4, 5, 6, 8, 14])  # scenes with contrast: on faint ones a wrong disparity agrees as well
+@pytest.mark.parametrize("seed", [2, 4, 6, 8, 11])  # scenes with contrast: on faint ones a wrong disparity agrees as well
 def test_views_warped_by_the_disparity_agree_with_the_centre_where_nothing_occludes(seed):
     scene = lfkit.synthesize(seed, size=96, noise=0.0, occluded=False)
     inner = np.zeros((96, 96), bool)
@@ -117,9 +117,9 @@ def seen_behind(scene) -> np.ndarray:
 
 
 def test_what_occluders_hide_a_quarter_of_the_views_see():
-    """An occluder is told from a thing of the background by how thin it is: of balls in the occluders' place, which hide a half from more, this fails."""
-    views = np.concatenate([seen_behind(scene)[scene.mask] for scene in (lfkit.synthesize(seed, size=96, occluded=True) for seed in range(6))])
-    assert len(views) > 1000 and (views >= 20).mean() > 0.8
+    """An occluder is told from a thing of the background by how thin it is: behind balls in the occluders' place, 58 % of the pixels are seen by so many."""
+    views = np.concatenate([seen_behind(scene)[scene.mask] for scene in (lfkit.synthesize(seed, size=96, occluded=True) for seed in range(12))])
+    assert len(views) > 1000 and (views >= 20).mean() > 0.65
 
 
 @pytest.mark.parametrize("shape", SOLID)
@@ -171,8 +171,9 @@ def test_blur_keeps_a_flat_picture_and_spreads_a_point():
     image = torch.zeros(2, 9, 9, 3)
     image[1, 4, 4] = 1.0
     blurred = _blurred(image, 0.7)
-    assert (blurred[0] == 0).all() and blurred[1].sum(dim=(0, 1)) == pytest.approx([1, 1, 1], abs=1e-5)
-    assert blurred[1, 4, 5, 0] / blurred[1, 4, 4, 0] == pytest.approx(np.exp(-1 / (2 * 0.49)), rel=1e-5)
+    light = blurred**2  # what adds up, and is spread
+    assert (light[0] == 0).all() and light[1].sum(dim=(0, 1)) == pytest.approx([1, 1, 1], abs=1e-5)
+    assert light[1, 4, 5, 0] / light[1, 4, 4, 0] == pytest.approx(np.exp(-1 / (2 * 0.49)), rel=1e-5)
     assert torch.allclose(_blurred(torch.full((1, 6, 6, 3), 0.3), 0.5), torch.tensor(0.3))
 
 
@@ -213,8 +214,18 @@ def test_an_edge_that_fades_has_the_colour_of_what_is_behind_and_ends_where_it_e
 
 
 def test_fading_changes_colours_alone(monkeypatch):
-    plain, faded = (monkeypatch.setattr(synthetic, "FADING", share) or lfkit.synthesize(3, size=48, noise=0.0) for share in (1e-9, 0.5))
+    plain, faded = (monkeypatch.setattr(synthetic, "FADING", share) or lfkit.synthesize(2, size=48, noise=0.0) for share in (1e-9, 0.5))
     assert np.array_equal(plain.bg_disp, faded.bg_disp) and np.array_equal(plain.mask, faded.mask) and not np.array_equal(plain.lf, faded.lf)
+
+
+def test_a_sky_is_the_farthest_of_one_disparity_and_smooth(monkeypatch):
+    for share in (0.0, 1.0):
+        monkeypatch.setattr(synthetic, "SKIES", share)
+        skies = [synthetic.make_sheets(Canvas(48, 8, torch.Generator().manual_seed(seed), torch.device("cpu")), 4.0)[0] for seed in range(6)]
+        disps = [sheet.disp(*torch.meshgrid(torch.arange(48.0), torch.arange(48.0), indexing="ij")) for sheet in skies]
+        assert all((disp.max() - disp.min() < 1e-6) == bool(share) for disp in disps)
+    steps = [sheet.texture.diff(dim=2).abs().mean() for sheet in skies]
+    assert max(steps) < 0.01 and all((sheet.texture >= 0).all() and (sheet.texture <= 1).all() and sheet.texture.mean() > 0.25 for sheet in skies)
 
 
 def test_a_bush_has_leaves_of_one_kind_at_several_disparities():
