@@ -1,0 +1,58 @@
+"""How much of a pixel a near thing covers before the truth calls that pixel near: no network in it.
+
+    python benchmarks/touched.py SCENE ... [--seeds 12]
+
+Along rows and columns, wherever the first surface's true disparity jumps by more than 0.4 between two pixels and the colours on either side, two to four pixels away, are even and differ: the light of the
+two pixels at the jump and of their neighbours, between the far side's (0) and the near side's (1), is about what the near thing covers. Of those in each range, the share that the truth calls near.
+Light is taken as the stored value to the power of 2.2.
+"""
+
+import argparse
+
+import numpy as np
+
+from lfkit.dataset import HELD_OUT
+from lfkit.lightfield import Scene, as_float, load_scene
+from lfkit.synthetic import synthesize
+
+JUMP, SAME = 0.4, 0.25              # pixels per view step: an outline, one surface
+LEAST, EVEN = 0.06, 0.02            # the two sides' light differs by more, each side's own by less
+RANGES = (-0.1, 0.02, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.1)
+
+
+def covers(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels at the outlines: what the near side covers, and whether the truth calls them near."""
+    truth = scene.bg_disp if scene.fg_disp is None else scene.fg_disp
+    picture, parts, near = as_float(scene.centre) ** 2.2, [], []
+    for disp, light in ((truth, picture), (truth.T, picture.swapaxes(0, 1))):
+        jump = np.diff(disp, axis=1)
+        for y, x in np.argwhere(np.abs(jump) > JUMP):
+            way = 1 if jump[y, x] > 0 else -1  # to the near side
+            first = x + (way > 0)
+            inner, outer = first + way * np.arange(5), first - way * np.arange(1, 6)
+            if min(inner.min(), outer.min()) < 0 or max(inner.max(), outer.max()) >= disp.shape[1] or max(np.ptp(disp[y, inner]), np.ptp(disp[y, outer])) > SAME:
+                continue
+            inside, outside = light[y, inner[2:]], light[y, outer[2:]]
+            step = inside.mean(0) - outside.mean(0)
+            if np.linalg.norm(step) > LEAST and max(inside.std(0).max(), outside.std(0).max()) < EVEN:
+                at = [*inner[:2], *outer[:2]]
+                parts += list((light[y, at] - outside.mean(0)) @ step / (step @ step))
+                near += [True, True, False, False]
+    return np.array(parts), np.array(near, bool)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("scenes", nargs="*")
+    parser.add_argument("--seeds", type=int, default=12)
+    args = parser.parse_args()
+    groups = {path: [load_scene(path)] for path in args.scenes} | {"procedural": (synthesize(HELD_OUT + 3000 + k, 160) for k in range(args.seeds))}
+    print("| scene | pixels | " + " | ".join(f"{low:g} to {high:g}" for low, high in zip(RANGES, RANGES[1:])) + " |\n|---|" + "---|" * len(RANGES))
+    for name, scenes in groups.items():
+        parts, near = (np.concatenate(some) for some in zip(*map(covers, scenes)))
+        shares = (near[(parts >= low) & (parts < high)] for low, high in zip(RANGES, RANGES[1:]))
+        print(f"| {name} | {len(parts)} | " + " | ".join(f"{100 * part.mean():.0f} %" if len(part) else "" for part in shares) + " |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""What the benchmarks count, by hand."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lfkit.lightfield import Scene
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+baselines, outlines, touched = (__import__(name) for name in ("baselines", "outlines", "touched"))
+
+TRUTH = np.where(np.arange(40) < 20, 1, 0).astype(np.float32)[None].repeat(40, 0)  # near in columns 0 to 19
+
+
+def test_the_baselines_cross_entropy_shares_a_disparity_among_its_two_nearest_bins():
+    """Nine bins from -4 to 4: the background's 0.25 is three quarters of bin 4 and one of bin 5, the occluder's -3.5 half of bins 0 and 1."""
+    model = baselines.EpinetPosterior(width=1, bins=9)
+    both, behind = np.array([1, 1, 2, 3, 5, 8, 2, 1, 1]) / 24, np.array([1, 2, 1, 2, 9, 3, 1, 1, 4]) / 24
+    expected = -(0.75 * np.log(9 / 24) + 0.25 * np.log(3 / 24)) - 0.5 * (0.75 * np.log(5 / 24) + 0.25 * np.log(8 / 24) + 0.5 * np.log(1 / 24) + 0.5 * np.log(1 / 24))
+    column = lambda values: torch.tensor(values, dtype=torch.float32).reshape(1, -1, 1, 1).expand(1, -1, 1, 2)
+    disp = lambda *values: torch.tensor(values).reshape(1, 1, 2)
+    loss = model.own_loss(column(both), column(behind), disp(-3.5, 7.0), disp(0.25, 0.25))  # the second pixel's occluder lies beyond the bins
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
+
+
+def test_an_outline_one_pixel_too_far_inside_is_off_on_the_near_side_alone():
+    """Inside the border of 15 there are rows 15 to 24; columns 19, 18, 17 are near, 20, 21, 22 far."""
+    found = np.where(np.arange(40) < 19, 1, 0)[None].repeat(40, 0)
+    for truth, disp in ((TRUTH, found), (TRUTH.T, found.T)):
+        scene = Scene("edge", np.zeros((3, 3, 40, 40, 3), np.uint8), truth)
+        counts = outlines.count_sides(scene, disp)
+        assert {key: n for key, n in counts.items() if n} == {("near", 0, "off"): 10} | {(side, step, "all"): 10 for side in ("near", "far") for step in range(3)}
+    scene.mask = TRUTH.T > 0
+    assert outlines.count_sides(scene, found.T)["near", 0, "all"] == 0
+
+
+def test_what_a_near_thing_covers_is_read_from_light():
+    """The last near column is covered by 0.3, of light 0.5 before light 0.1."""
+    light = np.where(TRUTH > 0, 0.5, 0.1)
+    light[:, 19] = 0.3 * 0.5 + 0.7 * 0.1
+    view = (light[..., None] ** (1 / 2.2)).repeat(3, -1).astype(np.float32)
+    parts, near = touched.covers(Scene("edge", np.broadcast_to(view, (3, 3, 40, 40, 3)), TRUTH))
+    assert len(parts) == 4 * 40 and near.mean() == 0.5
+    assert parts[near].reshape(40, 2) == pytest.approx(np.array([[0.3, 1]] * 40), abs=1e-4) and parts[~near] == pytest.approx(0, abs=1e-4)
