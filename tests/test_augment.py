@@ -10,7 +10,7 @@ from test_synthetic import warp
 @pytest.fixture(scope="module")
 def item():
     """A crop without occluders, disparities within 2 pixels per view step; gt_data and the maps differ, so that none is taken for another."""
-    lf, gt_data, _, fg_disp, bg_disp = random_crop(lfkit.synthesize(22, size=64, max_disp=2, noise=0.0, occluded=False), 64, np.random.default_rng(0))
+    lf, gt_data, _, fg_disp, bg_disp = random_crop(lfkit.synthesize(26, size=64, max_disp=2, noise=0.0, occluded=False), 64, np.random.default_rng(0))
     return lf, gt_data, fg_disp > np.median(fg_disp), fg_disp, bg_disp
 
 

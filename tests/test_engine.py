@@ -37,7 +37,7 @@ def test_an_epoch_averages_over_all_crops(args):
         out = model(lf.reshape(1, 9, 24, 24, 3).permute(0, 1, 4, 2, 3), earlier=True)
         losses.append(lfkit.training_loss(out, fg[None], bg[None], nn.L1Loss(), nn.L1Loss(), WEIGHTS, 4, 1)[1]["loss"])
         errors.append(float((out[2][0] - bg)[11:-11, 11:-11].detach().square().mean()))
-    assert report["loss"] == pytest.approx(np.mean(losses), rel=1e-4) and report["mse"] == pytest.approx(np.mean(errors), rel=1e-4)
+    assert report["loss"] == pytest.approx(np.mean(losses), rel=1e-3) and report["mse"] == pytest.approx(np.mean(errors), rel=1e-3)
     assert report["loss"] > report["loss1"] + report["loss2"] + report["loss3"]  # the earlier looks are trained too
     assert report["crops"] == 3 and report["epoch"] == 4 and model.training
 

@@ -218,7 +218,7 @@ def test_a_told_layout_alone_is_looked_for(tmp_path):
 @pytest.fixture(scope="module")
 def lytro():
     """14 x 14 views whose outer ones darken, black in the corners, as behind round lenslets."""
-    lit = views_of(12, 15, size=48)[:14, :14]
+    lit = views_of(11, 15, size=48)[:14, :14]
     off = np.abs(np.arange(14) - 6.5)
     lamp = np.clip((7.5 - np.hypot(off[:, None], off)) / 2, 0, 1)   # full to a radius of 5.5 views, black from 7.5
     return (lit * lamp[..., None, None, None]).astype(np.uint8)
