@@ -261,11 +261,11 @@ def training_scenes(data_dir: str | Path) -> dict[str, Path]:
 
 
 def write_synthetic(out: str | Path, scenes: int, size: int, seed: int, render) -> list[str]:
-    """Writes procedural scenes in the note's layout, with both scene lists.
+    """Writes procedural scenes in the note's layout, with both scene lists; the short one names the most occluded of those for testing.
 
     Args:
         out: data directory.
-        scenes: how many, at least 2; one in eight (at least one) is for testing.
+        scenes: how many, at least 2; one in eight (at least one, the last) is for testing.
         size: side of the views in pixels.
         seed: the first scene's seed; scene k has seed + k.
         render: `(seed, size) -> Scene`.
@@ -278,12 +278,13 @@ def write_synthetic(out: str | Path, scenes: int, size: int, seed: int, render) 
     """
     if scenes < 2:
         raise ValueError(f"--scenes must be at least 2, one to train on and one to test: got {scenes}")
-    names = []
+    hidden = {}
     for k in range(scenes):
         scene = render(seed + k, size)
         save_scene(scene, out)
-        names.append(scene.name)
+        hidden[scene.name] = float(scene.mask.mean())
+    names = list(hidden)
     testing = names[-max(1, scenes // 8):]
     (Path(out) / SCENE_LISTS[0]).write_text("\n".join(testing) + "\n", encoding="utf-8")
-    (Path(out) / SCENE_LISTS[1]).write_text(testing[0] + "\n", encoding="utf-8")
+    (Path(out) / SCENE_LISTS[1]).write_text(max(testing, key=hidden.get) + "\n", encoding="utf-8")
     return names

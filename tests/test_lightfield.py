@@ -4,7 +4,7 @@ import pytest
 
 import lfkit
 from conftest import real
-from lfkit.lightfield import find_scenes, read_pfm, read_scene_list, training_scenes, write_pfm
+from lfkit.lightfield import Scene, find_scenes, read_pfm, read_scene_list, training_scenes, write_pfm
 
 
 @pytest.fixture
@@ -81,6 +81,17 @@ def test_lists_and_directories(data_dir, tmp_path):
         find_scenes(tmp_path)
     with pytest.raises(FileNotFoundError, match="no such scene list"):
         read_scene_list(tmp_path, "testing_images.txt")
+
+
+def test_the_short_list_names_the_most_occluded_test_scene(tmp_path):
+    """Of 16 scenes the last two are for testing; scene k has k % 11 covered columns: 22 has none, 21 has ten and 23 one, 10 has ten but is not for testing."""
+    def render(seed, size):
+        mask = np.broadcast_to(np.arange(size) < seed % 11, (size, size))
+        return Scene(f"s{seed}", np.zeros((3, 3, size, size, 3), np.uint8), np.zeros((size, size), np.float32), np.zeros((size, size), np.float32), mask)
+    lfkit.write_synthetic(tmp_path, scenes=16, size=16, seed=8, render=render)
+    assert read_scene_list(tmp_path, "testing_images.txt") == ["s22", "s23"] and read_scene_list(tmp_path, "debug_testing_images.txt") == ["s23"]
+    lfkit.write_synthetic(tmp_path, scenes=16, size=16, seed=7, render=render)
+    assert read_scene_list(tmp_path, "debug_testing_images.txt") == ["s21"]
 
 
 def test_folders_are_found_as_scenes(hci):
