@@ -1,6 +1,6 @@
 """Errors on scenes that no weights have seen, in one table a group: procedural scenes of held-out seeds, and scenes of your own with truth.
 
-    python benchmarks/accuracy.py [SCENE ...] [--weights FILE ...] [--seeds 8] [--embed 3] [--json FILE]
+    python benchmarks/accuracy.py [SCENE ...] [--weights FILE ...] [--seeds 8] [--first 1000] [--embed 3] [--json FILE]
 
 Background's disparity, border 15, inside and outside the occluder's mask; "both peaks" is the percent of the pixels whose layers lie more than 2.1 steps
 apart, at which depDistT has a peak within 0.25 px of each. A SCENE without occluders is scored as it comes, and, with --embed, with drawn occluders in front
@@ -50,10 +50,10 @@ def embedded(scene: Scene, seed: int) -> Scene:
     return Scene(f"{scene.name} + occluders {seed}", as_byte(lf), scene.bg_disp, fg_disp, mask, scene.centre)
 
 
-def scenes_to_score(paths: list[str], seeds: int, embed: int):
+def scenes_to_score(paths: list[str], seeds: int, first: int, embed: int):
     """(group, scene) of all that is scored."""
     for k in range(seeds):
-        yield "procedural", synthesize(HELD_OUT + 1000 + k, SIZE)
+        yield "procedural", synthesize(HELD_OUT + first + k, SIZE)
     for path in paths:
         scene = load_scene(path)
         yield "given", scene
@@ -78,13 +78,14 @@ def main() -> None:
     parser.add_argument("scenes", nargs="*")
     parser.add_argument("--weights", nargs="+", default=[str(WEIGHTS)])
     parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--first", type=int, default=1000, help="first of them, after HELD_OUT")
     parser.add_argument("--embed", type=int, default=3, help="occluders' seeds before each scene without any")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     device = lfkit.choose_device("auto")
     models = {label: load(path).to(device) for label, path in zip(model_labels(args.weights), args.weights)}
     rows = []
-    for group, scene in tqdm(scenes_to_score(args.scenes, args.seeds, args.embed), leave=False):
+    for group, scene in tqdm(scenes_to_score(args.scenes, args.seeds, args.first, args.embed), leave=False):
         for label, model in models.items():
             start = time.perf_counter()
             both, _, disp = (out.numpy() for out in predict_scene(scene.lf, model, device))
@@ -98,9 +99,12 @@ def main() -> None:
         for label in models:
             mine = [row for row in rows if row["group"] == group and row["weights"] == label]
             lines = {f"{group}, mean of {len(names)}": mine} | ({row["scene"]: [row] for row in mine} if group == "given" else {})
+            if group == "procedural":
+                lines[f"{group}, median"] = mine
             for name, part in lines.items():
                 values = [[row[key] for row in part if key in row] for key in keys]
-                print(f"| {name} | {label} | " + " | ".join(f"{np.mean(v):.2f}" if v else "-" for v in values) + " |")
+                middle = np.median if name.endswith("median") else np.mean
+                print(f"| {name} | {label} | " + " | ".join(f"{middle(v):.2f}" if v else "-" for v in values) + " |")
     if args.json:
         args.json.write_text(json.dumps(rows, indent=1) + "\n")
 

@@ -23,6 +23,14 @@ from lfkit.synthetic import synthesize
 JUMP, SAME, WRONG, STEPS = 0.5, 0.25, 0.4, 3  # pixels per view step: an outline, one surface, an error; pixels counted on each side
 
 
+def outline(disp: np.ndarray, jump: float):
+    """Where 'h w' jumps by more than `jump` along a row: the row, the first column of the near side, and the step that leads further into it, 1 or -1."""
+    change = np.diff(disp, axis=1)
+    for y, x in np.argwhere(np.abs(change) > jump):
+        way = 1 if change[y, x] > 0 else -1
+        yield y, x + (way > 0), way
+
+
 def count_sides(scene: Scene, disp: np.ndarray) -> Counter:
     """How many pixels there are at (side, pixels from the outline), and how many of them are off: keys (side, step, "all" or "off")."""
     counts = Counter()
@@ -32,10 +40,8 @@ def count_sides(scene: Scene, disp: np.ndarray) -> Counter:
         counted &= ~scene.mask.astype(bool)
     for turned in (lambda m: m, np.transpose):
         truth, found, inside = (turned(m) for m in (scene.bg_disp, disp, counted))
-        jump = np.diff(truth, axis=1)
-        for y, x in np.argwhere(np.abs(jump) > JUMP):
-            right = int(jump[y, x] > 0)  # whether the near side lies there
-            for side, first, way in (("near", x + right, 2 * right - 1), ("far", x + 1 - right, 1 - 2 * right)):
+        for y, near, inward in outline(truth, JUMP):
+            for side, first, way in (("near", near, inward), ("far", near - inward, -inward)):
                 for step in range(STEPS):
                     at = first + way * step
                     if 0 <= at < truth.shape[1] and inside[y, at] and abs(truth[y, at] - truth[y, first]) < SAME:

@@ -10,6 +10,7 @@ Light is taken as the stored value to the power of 2.2.
 import argparse
 
 import numpy as np
+from outlines import outline
 
 from lfkit.dataset import HELD_OUT
 from lfkit.lightfield import Scene, as_float, load_scene
@@ -25,10 +26,7 @@ def covers(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
     truth = scene.bg_disp if scene.fg_disp is None else scene.fg_disp
     picture, parts, near = as_float(scene.centre) ** 2.2, [], []
     for disp, light in ((truth, picture), (truth.T, picture.swapaxes(0, 1))):
-        jump = np.diff(disp, axis=1)
-        for y, x in np.argwhere(np.abs(jump) > JUMP):
-            way = 1 if jump[y, x] > 0 else -1  # to the near side
-            first = x + (way > 0)
+        for y, first, way in outline(disp, JUMP):
             inner, outer = first + way * np.arange(5), first - way * np.arange(1, 6)
             if min(inner.min(), outer.min()) < 0 or max(inner.max(), outer.max()) >= disp.shape[1] or max(np.ptp(disp[y, inner]), np.ptp(disp[y, outer])) > SAME:
                 continue
