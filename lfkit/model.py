@@ -8,7 +8,7 @@ from einops import rearrange, reduce, repeat
 from torch import nn
 
 from lfkit.disparity import MAX_DISP, STEP, disparity_levels
-from lfkit.equations import GRADIENT_FLOOR, block_equations, normal_equations, plane_fit, window_correction
+from lfkit.equations import GRADIENT_FLOOR, block_equations, normal_equations, plane_fit, trust, window_correction
 from lfkit.evidence import LOG_CENTRE, LOG_SCALE, RIVAL_FEATURES, ViewEvidence, block_sums, competition, detail
 from lfkit.layers import ChannelNorm, Hourglass, LevelBlock, in_full, window_mean
 from lfkit.sweep import ViewSweep, look_closer
@@ -25,6 +25,7 @@ JOLT = 0.8      # by how many distances of two first candidates a jolted estimat
 WINDOWS = ((1, 1), (1, 3), (1, 7), (4, 3), (8, 5))  # over which a closer look gathers its normal equations: pixels a cell, cells a side
 EQUATIONS = 3   # sets of them: of the colours, of their detail, and of the detail within blocks of views
 WIDE = 4        # from this cell on, also a plane is fitted to the corrected estimates
+NO_TRUST = 1e-12  # weight of a place that is not to be trusted at all
 MIX_REACH = 2   # pixels between a pixel and the neighbours that are mixed into it
 OWN_WEIGHT = 4.0  # an untrained network keeps nine tenths of its own estimate
 SAME_BLOCK = 0.02   # blocks whose mean colours differ by much more have no say where each one's own motion is read
@@ -109,18 +110,19 @@ class CloserLook(nn.Module):
 
     def forward(self, equations: list[tuple[torch.Tensor, ...]], evidence: torch.Tensor, context: torch.Tensor, disp: torch.Tensor,
                 where: torch.Tensor, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """EQUATIONS sets of normal equations a, b, s 'b 1 h w', evidence and context 'b f h w', an estimate 'b h w' and the same as the place read at, to a better one and features."""
+        """EQUATIONS sets of normal equations a, b, s, share 'b 1 h w', evidence and context 'b f h w', an estimate 'b h w' and the same as the place read at, to a better one and features."""
         where, limit = where[:, None], 3 * scale
         changes, texture, doubt = [torch.zeros_like(where)], [], []
-        for a, b, s in equations:
-            weight = a + GRADIENT_FLOOR
+        for a, b, s, share in equations:
+            believed = trust((a, b, s, share))[1]
+            weight = believed * (a + GRADIENT_FLOOR) + NO_TRUST
             for cell, side in WINDOWS:
-                change, energy, left = window_correction((a, b, s), cell, side)
+                change, energy, left = window_correction((a, b, s, share), cell, side)
                 texture.append((torch.log(energy) + LOG_CENTRE) / LOG_SCALE)
                 doubt.append((torch.log(left / energy / scale**2) / DOUBT_SCALE).clamp(-4, 4))  # the correction's variance, but for the number of views and pixels
                 changes.append(change.clamp(-limit, limit))
                 if cell >= WIDE:
-                    changes.append((plane_fit(weight, b + weight * where, cell, side) - where).clamp(-2 * limit, 2 * limit))
+                    changes.append((plane_fit(weight, believed * b + weight * where, cell, side) - where).clamp(-2 * limit, 2 * limit))
         changes = torch.cat(changes, 1)
         out, features = self.hourglass(torch.cat([evidence, context, (changes / scale).clamp(-4, 4), *texture, *doubt], 1))
         choice, correction, mixing = (HEAD_GAIN * out).split([self.choices, 1, 9], 1)
@@ -294,13 +296,13 @@ class DeoccNet(nn.Module):
         return [disp.clamp(-limit, limit) for disp in estimates]
 
     def equations(self, x: torch.Tensor, disp: torch.Tensor, centre: torch.Tensor) -> tuple[list[tuple[torch.Tensor, ...]], torch.Tensor]:
-        """`normal_equations` a, b, s of the views read at a disparity 'b h w', of their colours and of their detail, each view as far as it is like the blocks that agree,
+        """`normal_equations` a, b, s and share of the views read at a disparity 'b h w', of their colours and of their detail, each view as far as it is like the blocks that agree,
         and `block_equations` of their detail; and the evidence there."""
         evidence, views, reach, sums = self.look(x, disp, centre)
         colour = evidence[:, -4:-1]
         weights = reach * self.evidence.likeness(views, colour)
         fine, means = detail(views, weights), sums[:, :, :3] / sums[:, :, 3:4].clamp(min=1)
-        return [normal_equations(views, weights, colour)[:3], normal_equations(fine[:, :, None], weights)[:3],
+        return [normal_equations(views, weights, colour), normal_equations(fine[:, :, None], weights),
                 block_equations(fine, reach, self.evidence.blocks, self.evidence.likeness(means, colour, SAME_BLOCK))], evidence
 
     def look(self, x: torch.Tensor, disp: torch.Tensor, centre: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -14,7 +14,7 @@ from einops import rearrange
 
 from lfkit.canvas import Canvas
 
-TOUCHED = 0.25       # a pixel whose nearest sheet covers this much of it has that sheet's disparity: HCI's truth asks for some 0.1, one ray a pixel for 0.5
+TOUCHED = 0.12       # a pixel whose nearest sheet covers this much of it has that sheet's disparity: HCI's truth asks for some 0.1, one ray a pixel for 0.5
 SOLVER_STEPS = 6     # fixed-point steps after the exact solution for a plane; the slopes of procedural scenes make 6 leave under 1e-3 px
 
 

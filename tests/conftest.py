@@ -1,5 +1,6 @@
 """What the tests share: small scenes, a small trained-on-nothing network."""
 
+import logging
 import os
 import signal
 from pathlib import Path
@@ -48,6 +49,17 @@ def real(path: str) -> Path:
     if not (DATA / path).exists():
         pytest.skip(f"no real scene at {DATA / path}; set LFKIT_DATA to the folder that holds it")
     return DATA / path
+
+
+@pytest.fixture(autouse=True)
+def plain_logger():
+    """The logger as it is before a run: what one test's run directory made of it does not come to the next."""
+    yield
+    logger = logging.getLogger("lfkit")
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
+    logger.propagate = True
 
 
 def plane(disp: float, size: int = 40, n: int = 5) -> torch.Tensor:

@@ -3,7 +3,7 @@ import pytest
 import torch
 from conftest import plane
 
-from lfkit.equations import BLOCK_EDGE, block_equations, normal_equations, plane_fit, slopes, window_correction
+from lfkit.equations import BLOCK_EDGE, TRUST_FLOOR, block_equations, normal_equations, plane_fit, slopes, trust, window_correction
 from lfkit.evidence import ViewEvidence
 from lfkit.sweep import look_closer
 
@@ -12,30 +12,47 @@ from lfkit.sweep import look_closer
 def test_normal_equations_say_how_far_off_a_disparity_is(off):
     disp = 0.37
     views, reach = look_closer(plane(disp) - 0.5, torch.full((1, 40, 40), disp - off))
-    a, b, s, mean = normal_equations(views, reach.float())
+    a, b, s, share = normal_equations(views, reach.float())
     correction = (b / a)[0, 0, 8:-8, 8:-8]
     assert correction.median() == pytest.approx(off, abs=0.015 + 0.1 * abs(off))
     assert ((s - b * b / a)[0, 0, 8:-8, 8:-8].mean() < 0.1 * s[0, 0, 8:-8, 8:-8].mean()) == (abs(off) > 0.1)  # the correction explains what differs, if that is more than the reading's own error
-    assert torch.allclose(mean[..., 8:-8, 8:-8], plane(disp)[:, 12, :, 8:-8, 8:-8] - 0.5, atol=0.03)
+    assert torch.allclose(share[..., 8:-8, 8:-8], torch.tensor(1.0))
 
 
 def test_normal_equations_against_least_squares():
-    """Common correction and one colour a channel, fitted by numpy's solver at one pixel with the slopes of the mean picture."""
+    """Common correction and one colour a channel, fitted by numpy's solver at one pixel with the slopes of its own views, each as far as all pixels of its slopes are believed."""
     torch.manual_seed(0)
     views, weights = torch.rand(1, 9, 3, 9, 9), torch.rand(1, 9, 9, 9)
-    a, b, s, mean = normal_equations(views, weights)
-    dy, dx = slopes(mean)
-    at = (0, slice(None), 4, 4)
-    root, values = weights[at].numpy() ** 0.5, views[0, :, :, 4, 4].numpy()
+    a, b, s, share = normal_equations(views, weights)
+    believed, values = weights[0, :, 2:7, 2:7].amin((1, 2)).numpy(), views[0].numpy()
+    taps = np.array([1, -8, 0, 8, -1]) / 12
+    dy, dx = (np.einsum("n,nck,k->c", believed, part, taps) / believed.sum() for part in (values[:, :, 2:7, 4], values[:, :, 4, 2:7]))
     rows, right = [], []
     for n in range(9):
         u, v = 1 - n // 3, 1 - n % 3
         for c in range(3):  # colour - e (o . slope) = view
-            rows.append(np.concatenate([[-(u * dy[at][c].item() + v * dx[at][c].item()) * root[n]], np.eye(3)[c] * root[n]]))
-            right.append(values[n, c] * root[n])
+            rows.append(np.concatenate([[-(u * dy[c] + v * dx[c])], np.eye(3)[c]]) * believed[n] ** 0.5)
+            right.append(values[n, c, 4, 4] * believed[n] ** 0.5)
     (expected, *_), (left,), *_ = np.linalg.lstsq(np.array(rows), np.array(right), rcond=None)
-    assert (b / a)[0, 0, 4, 4].item() == pytest.approx(expected, rel=1e-3)
-    assert (s - b * b / a)[0, 0, 4, 4].item() == pytest.approx(left / 3 / weights[at].sum().item(), rel=1e-3)
+    at = (0, 0, 4, 4)
+    assert (b / a)[at].item() == pytest.approx(expected, rel=1e-3)
+    assert (s - b * b / a)[at].item() == pytest.approx(left / 3 / believed.sum(), rel=1e-3)
+    assert share[at].item() == pytest.approx(believed.mean(), rel=1e-5)
+
+
+def test_other_views_from_pixel_to_pixel_make_no_slope():
+    """A sky of hardly any slope, seen by other views in every column, the views' exposures a little different: what is seen to move is the sky, not the views that come and go."""
+    off, slope = 0.2, 0.004
+    x, o = torch.arange(40.0), 2 - torch.arange(5.0)
+    sky = 0.5 + slope * (x - o[:, None] * off)  # read at a disparity too low by `off`
+    views = (sky[None, :, None] + 0.02 * torch.tensor([1.0, -1, 1, -1, 0])[:, None, None, None]).expand(5, 5, 24, 40).reshape(1, 25, 1, 24, 40)
+    weights = torch.ones(5, 5, 24, 40)
+    for column in range(40):
+        weights[(column // 8) % 4, :, :, column] = 0  # a row of views, another one every eight columns
+    a, b, _, share = normal_equations(views, weights.reshape(1, 25, 24, 40))
+    correction = (b / a)[0, 0, 4:-4, 4:-4]
+    assert torch.allclose(correction, torch.tensor(off), atol=1e-3)
+    assert float(share[0, 0, 12, 12]) == pytest.approx(0.8) and float(share[0, 0, 12, 16]) == pytest.approx(0.6)  # beside the change both rows have no say
 
 
 def test_hidden_views_have_no_say_in_the_normal_equations():
@@ -73,17 +90,31 @@ def test_a_plane_is_fitted_to_uneven_weights(cell, side):
 
 def test_a_window_says_how_sure_its_correction_is():
     """Views of one picture with independent noise, read at the truth: the corrections scatter as far as the equations claim."""
-    by_hand = window_correction(tuple(torch.full((1, 1, 8, 8), value) for value in (0.5, 0.3, 0.3)), 1, 3)
-    assert [float(part[0, 0, 4, 4]) for part in by_hand] == pytest.approx([0.6, 0.5, 0.3 - 0.3**2 / 0.5], abs=1e-5)
+    for share in (1.0, 0.5):  # half the views say the same half as surely
+        by_hand = window_correction(tuple(torch.full((1, 1, 8, 8), value) for value in (0.5, 0.3, 0.3, share)), 1, 3)
+        assert [float(part[0, 0, 4, 4]) for part in by_hand] == pytest.approx([0.6, 0.5, (0.3 - 0.3**2 / 0.5) / share], abs=1e-5)
     torch.manual_seed(0)
     picture = torch.nn.functional.avg_pool2d(torch.randn(1, 1, 3, 100, 100).flatten(0, 1), 5, 1, 2)[:, None]
     views = picture + 0.05 * torch.randn(1, 25, 3, 100, 100)
-    equations = normal_equations(views, torch.ones(1, 25, 100, 100))[:3]
+    equations = normal_equations(views, torch.ones(1, 25, 100, 100))
     for side in (1, 3, 7):
         change, energy, left = (part[0, 0, 8:-8, 8:-8] for part in window_correction(equations, 1, side))
         claimed = (left / energy / (25 * 3 * side**2)).sqrt()  # three colours' noise
         assert float((change / claimed).square().mean().sqrt()) == pytest.approx(1, abs=0.25)
         assert float(left.mean()) == pytest.approx(0.05**2, rel=0.1)
+
+
+def test_what_a_correction_leaves_unexplained_has_little_say_in_a_window():
+    a, b, s, share = (torch.full((1, 1, 16, 16), value) for value in (0.02, 0.002, 0.0002, 1.0))  # a correction of 0.1 that explains all
+    b[..., :5], s[..., :5] = -0.006, 0.1 + 0.0018  # of -0.3, which leaves 0.1
+    assert float(trust((a, b, s, share))[0][0, 0, 0, 0]) == pytest.approx(TRUST_FLOOR / (0.1 + TRUST_FLOOR), rel=1e-3)
+    change, _, left = window_correction((a, b, s, share), 4, 3)
+    assert float(change[0, 0, 8, 8]) == pytest.approx(0.1, abs=1e-3) and float(left[0, 0, 8, 8]) < 1e-5
+    share[..., 5:] = 0  # whom nobody sees has no say, however well explained
+    assert float(window_correction((a, b, s, share), 4, 3)[0][0, 0, 8, 4]) == pytest.approx(-0.3, abs=0.02)
+    share[:] = 0
+    change, energy, left = window_correction((a, b, s, share), 4, 3)
+    assert float(change.abs().max()) == 0 and float((left / energy).min()) > 100
 
 
 @pytest.mark.parametrize("views_num", [5, 9])
@@ -92,9 +123,11 @@ def test_block_equations_are_each_blocks_normal_equations(views_num):
     views, blocks = torch.rand(1, views_num**2, 20, 24), ViewEvidence(views_num).blocks
     reach, likeness = torch.ones(1, views_num**2, 20, 24, dtype=torch.bool), torch.rand(1, len(blocks), 1, 1).expand(1, -1, 20, 24)
     ours = block_equations(views, reach, blocks, likeness)
-    theirs = [normal_equations(views[:, :, None], block[None, :, None, None].expand(1, -1, 20, 24))[:3] for block in blocks]
+    theirs = [normal_equations(views[:, :, None], block[None, :, None, None].expand(1, -1, 20, 24)) for block in blocks]
+    say = likeness[0, :, 0, 0]
     for k in range(3):
-        assert torch.allclose(ours[k], torch.stack([weight * part[k] for weight, part in zip(likeness[0, :, 0, 0], theirs)]).mean(0), atol=1e-5)
+        assert torch.allclose(ours[k], torch.stack([weight * part[k] for weight, part in zip(say / say.sum(), theirs)]).sum(0), atol=1e-5)
+    assert torch.allclose(ours[3], say.mean())
 
 
 def test_a_block_has_no_say_near_what_it_shows_otherwise_nor_where_a_view_is_missing():
@@ -104,9 +137,9 @@ def test_a_block_has_no_say_near_what_it_shows_otherwise_nor_where_a_view_is_mis
     likeness[:, 0] = 1
     likeness[:, 0, 12, 12] = 0
     reach[:, 0, 0] = False  # a view of block 0
-    a, _, s = block_equations(views, reach, blocks, likeness)
-    silent = (a == 0)[0, 0]
+    a, _, s, share = block_equations(views, reach, blocks, likeness)
+    silent = (share == 0)[0, 0]
     expected = torch.zeros(24, 24, dtype=torch.bool)
     expected[12 - BLOCK_EDGE:13 + BLOCK_EDGE, 12 - BLOCK_EDGE:13 + BLOCK_EDGE] = True
     expected[:1 + BLOCK_EDGE] = True
-    assert torch.equal(silent, expected) and torch.equal(s[0, 0] == 0, expected)
+    assert torch.equal(silent, expected) and torch.equal(s[0, 0] == 0, expected) and torch.equal(a[0, 0] == 0, expected)

@@ -51,8 +51,8 @@ def test_a_flat_occluder_moves_by_its_disparity(one_occluder):
     assert np.array_equal(fg_disp, np.where(mask, 3, -1)) and (lf == np.float32(0.2)).all()
 
 
-@pytest.mark.parametrize("cover, light, masked", [(0.2, 0.104, False), (0.25, 0.12, True), (0.5, 0.2, True), (1.0, 0.36, True)])
-def test_soft_coverage_mixes_light_and_masks_from_a_quarter(one_occluder, cover, light, masked):
+@pytest.mark.parametrize("cover, light, masked", [(0.1, 0.072, False), (0.125, 0.08, True), (0.5, 0.2, True), (1.0, 0.36, True)])
+def test_soft_coverage_mixes_light_and_masks_from_an_eighth(one_occluder, cover, light, masked):
     """The light of 0.6 is 0.36 and that of 0.2 is 0.04."""
     one_occluder(2, lambda canvas: torch.full_like(canvas.y, cover))
     new, mask, fg_disp = embed_occluders(*flat_scene(0), np.random.default_rng(0))

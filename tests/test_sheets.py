@@ -42,13 +42,13 @@ def test_the_nearer_sheet_hides_the_farther_and_an_occluder_does_not_change_the_
     assert (parts["lf"][1, 0, :, :10] > 0.59).all() and (parts["lf"][1, 0, :, 12:] < 0.21).all()
 
 
-def test_a_pixel_that_a_sheet_touches_by_a_quarter_is_the_sheets_and_light_adds_up():
-    """Columns 0 to 15 are covered by 0, 1/15, ... 1: from 4/15 on they count as the front's; its light is 0.64, the back's 0.04."""
+def test_a_pixel_that_a_sheet_touches_by_an_eighth_is_the_sheets_and_light_adds_up():
+    """Columns 0 to 15 are covered by 0, 1/15, ... 1: from 2/15 on they count as the front's; its light is 0.64, the back's 0.04."""
     canvas = Canvas(16, 4, torch.Generator().manual_seed(0), torch.device("cpu"))
     flat = lambda value: torch.full((3, canvas.side, canvas.side), value)
     cover = (canvas.x / 15).clamp(0, 1)
     parts = render(canvas, [Sheet((0.0, 0.0, 0.0), flat(0.2), torch.ones_like(cover)), Sheet((1.0, 0.0, 0.0), flat(0.8), cover)], 3)
-    assert torch.equal(parts["fg_disp"][3], (torch.arange(16) >= 4).float())
+    assert torch.equal(parts["fg_disp"][3], (torch.arange(16) >= 2).float())
     part = torch.arange(1, 15) / 15  # at the first and the last column the samples beside them are clamped
     assert torch.allclose(parts["lf"][1, 1, 3, 1:-1, 0], (0.04 + part * 0.6).sqrt(), atol=1e-5)
 

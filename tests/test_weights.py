@@ -1,5 +1,9 @@
 """The weights in the box."""
 
+import runpy
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -64,3 +68,21 @@ def test_half_precision_stays_finite_and_near():
         with torch.autocast("cpu", torch.bfloat16):
             half = model(x)
     assert all(torch.isfinite(out).all() for out in half) and (half[2] - exact[2]).abs().median() < 0.05
+
+
+def test_what_is_published_is_a_mean_or_joined_from_two_runs_and_names_no_machine(args, tmp_path, monkeypatch):
+    states = []
+    for k in (0, 1):
+        torch.manual_seed(k)
+        model = lfkit.DeoccNet(channels=4, views_num=3)
+        optimizer = torch.optim.Adam(model.parameters())
+        lfkit.save_checkpoint(args, 1, model, optimizer, torch.optim.lr_scheduler.StepLR(optimizer, 1), tmp_path / f"{k}.pkl")
+        states.append(model.state_dict())
+    expected = {"--mean_with": lambda name: (states[0][name] + states[1][name]) / 2,
+                "--closer_looks_of": lambda name: states["closer_look" in name][name]}
+    for flag, of in expected.items():
+        monkeypatch.setattr(sys, "argv", ["strip_checkpoint.py", str(tmp_path / "0.pkl"), str(tmp_path / "out.pkl"), flag, str(tmp_path / "1.pkl")])
+        runpy.run_path(str(Path(__file__).parents[1] / "scripts" / "strip_checkpoint.py"), run_name="__main__")
+        model, checkpoint = lfkit.load_model(tmp_path / "out.pkl")
+        assert all(torch.allclose(value, of(name)) for name, value in model.state_dict().items())
+        assert not checkpoint["optimizer_state_dict"] and "data_dir" not in checkpoint["args"] and str(tmp_path) not in str(checkpoint["args"])
