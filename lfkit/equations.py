@@ -12,8 +12,9 @@ from lfkit.layers import in_full, pooled_mean, unpooled
 
 GRADIENT_FLOOR = 1e-6  # mean squared change of colour per disparity under which there is nothing to see move: noise of 0.001
 TILT_FLOOR = 0.03      # of a plane's moments, in parts of what a window evenly filled would have
-TRUST_FLOOR = 3e-6     # variance that is left of a place that is to be trusted entirely: twice that of colours that are rounded to bytes
-LEAST_SHARE = 1e-3     # of the views; a window in which fewer have a say corrects nothing
+TRUST_FLOOR = 2e-6     # variance that is left of a place that is to be trusted: somewhat more than that of colours that are rounded to bytes
+FEW = 1e-6             # that and this over the share of views: one or two views leave nothing, whatever they show, and are not to be trusted for it
+LEAST_SHARE = 3e-3     # of the views, a quarter of one of 81; where fewer have a say nothing is corrected
 BLOCK_EDGE = 3  # pixels about a place that shows something else, where it is not read either
 REACH = 2       # pixels that a slope reads on either side
 
@@ -51,7 +52,7 @@ def normal_equations(views: torch.Tensor, weights: torch.Tensor, near: torch.Ten
 
     Returns:
         a, b and s, 'b 1 h w': the correction is b / a, the views' weighted variance s, and s - b^2 / a what of it the correction leaves; and the share of the
-        views that have a say.
+        views that have a say, beside LEAST_SHARE that say that nothing is to be corrected.
 
     Source: Lucas and Kanade, IJCAI 1981, along the lines of a light field.
     """
@@ -74,7 +75,8 @@ def normal_equations(views: torch.Tensor, weights: torch.Tensor, near: torch.Ten
     a = (uu - mu * mu) * dy * dy + 2 * (uv - mu * mv) * dy * dx + (vv - mv * mv) * dx * dx
     b = -(along_u * dy + along_v * dx)
     over_colours = lambda x: reduce(x, "b c h w -> b 1 h w", "mean")
-    return over_colours(a).clamp(min=0), over_colours(b), over_colours(s).clamp(min=0), total / views.shape[1]
+    share = total / views.shape[1]
+    return over_colours(a).clamp(min=0), over_colours(b) * share / (share + LEAST_SHARE), over_colours(s).clamp(min=0), share
 
 
 @in_full
@@ -114,7 +116,8 @@ def trust(equations: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, torch.Tens
     Source: weighted least squares, Aitken, Proc. R. Soc. Edinburgh 55, 1936.
     """
     a, b, s, share = equations
-    certain = TRUST_FLOOR / ((s - b.square() / (a + GRADIENT_FLOOR)).clamp(min=0) + TRUST_FLOOR)
+    floor = TRUST_FLOOR + FEW / share.clamp(min=LEAST_SHARE / 10)
+    certain = TRUST_FLOOR / ((s - b.square() / (a + GRADIENT_FLOOR)).clamp(min=0) + floor)
     return certain, certain * share
 
 
@@ -139,6 +142,7 @@ def plane_fit(weight: torch.Tensor, target: torch.Tensor, cell: int, side: int) 
     Weighted least squares; a small ridge keeps the plane level where a window is too uneven to tell its tilt.
     """
     h, w = weight.shape[-2:]
+    weight, target = weight.double(), target.double()  # far from the first pixel the moments are small differences of large numbers
     reach = cell * side / 2  # coordinates in half windows
     y, x = torch.meshgrid(torch.arange(h, device=weight.device) / reach, torch.arange(w, device=weight.device) / reach, indexing="ij")
     parts = torch.cat([weight, weight * y, weight * x, weight * y * y, weight * y * x, weight * x * x, target, target * y, target * x], 1)
@@ -150,4 +154,4 @@ def plane_fit(weight: torch.Tensor, target: torch.Tensor, cell: int, side: int) 
     det = (vyy * vxx - vyx * vyx).clamp(min=ridge * ridge)
     ky, kx = (vxx * cy - vyx * cx) / det, (vyy * cx - vyx * cy) / det
     level, ky, kx = unpooled(torch.cat([mt - ky * my - kx * mx, ky, kx], 1), cell).split(1, 1)
-    return level + ky * y + kx * x
+    return (level + ky * y + kx * x).float()
