@@ -89,6 +89,21 @@ def test_a_plane_is_fitted_to_uneven_weights(cell, side):
     assert (fitted - truth)[..., 16:-16, 16:-16].abs().max() < 3e-3 < 0.1 * (truth - level).abs().mean()
 
 
+def test_a_plane_far_from_the_first_pixel_is_the_same_to_the_last_digits():
+    torch.manual_seed(0)
+    weight = torch.rand(1, 1, 64, 2048) ** 8 + 1e-12
+    target = weight * torch.randn(1, 1, 64, 2048)
+    whole, crop = plane_fit(weight, target, 8, 5)[..., -64:], plane_fit(weight[..., -128:], target[..., -128:], 8, 5)[..., -64:]
+    assert float((whole - crop).abs().max()) < 1e-5
+
+
+def test_one_view_that_agrees_with_itself_is_not_trusted():
+    nothing = torch.zeros(1, 1, 1, 2)
+    certain, weight = trust((nothing, nothing, nothing, torch.tensor([1.0, 0.01]).reshape(1, 1, 1, 2)))
+    assert certain.flatten().tolist() == pytest.approx([TRUST_FLOOR / (TRUST_FLOOR + FEW), TRUST_FLOOR / (TRUST_FLOOR + 100 * FEW)])
+    assert torch.allclose(weight, certain * torch.tensor([1.0, 0.01]))
+
+
 def test_a_window_says_how_sure_its_correction_is():
     """Views of one picture with independent noise, read at the truth: the corrections scatter as far as the equations claim."""
     for share in (1.0, 0.5):  # half the views say the same half as surely
