@@ -244,8 +244,8 @@ def test_blocks_of_another_colour_have_no_say():
 
 
 @pytest.mark.parametrize("off", [-0.4, 0.4])
-def test_all_equations_find_the_way_from_farther_off(off):
-    """On a rough picture, where what the outermost views see is pixels away and unlike; the mean of views so far apart would be a blur."""
+def test_blocks_find_the_way_from_farther_off(off):
+    """On a rough picture, where what the outermost views see is pixels away and unlike: hardly any view is believed, and colours and detail correct next to nothing."""
     disp, net = 0.37, DeoccNet(4, 9)
     torch.manual_seed(0)
     picture, views = torch.nn.functional.avg_pool2d(torch.rand(1, 3, 82, 82), 3, 1, 1), []
@@ -256,4 +256,5 @@ def test_all_equations_find_the_way_from_farther_off(off):
     views = 3 * (torch.stack(views)[None] - 0.5)
     equations, _ = net.equations(views, torch.full((1, 64, 64), disp - off), views[:, 40])
     inside = (0, 0, slice(12, -12), slice(12, -12))
-    assert [(b[inside].sum() / a[inside].sum()).item() for a, b, *_ in equations] == pytest.approx([off] * 3, abs=0.1)
+    colours, details, blocks = ((b[inside].sum() / a[inside].sum()).item() for a, b, *_ in equations)
+    assert abs(blocks - off) < 0.1 and max(abs(colours), abs(details)) < 0.1
