@@ -16,7 +16,7 @@ from einops import rearrange
 from torch.nn.functional import pad
 
 from lfkit import DeoccNet
-from lfkit.equations import window_correction
+from lfkit.equations import trusted, window_correction
 from lfkit.evidence import RIVAL_FEATURES, RIVAL_REACH, RIVALS, ROBUST, SEARCH
 from lfkit.lightfield import as_float, load_scene
 from lfkit.model import FINE, WINDOWS
@@ -33,7 +33,7 @@ def corrections(net: DeoccNet, views: torch.Tensor, disp: torch.Tensor):
     equations, _ = net.equations(views, disp, views[:, views.shape[1] // 2])
     for name, parts in zip(SETS, equations):
         for cell, side in WINDOWS:
-            change, energy, left = window_correction(parts, cell, side)
+            change, energy, left = window_correction(trusted(parts), cell, side)
             yield name, f"{cell * side} x {cell * side}", change[0, 0], (left / energy / (views.shape[1] * (cell * side) ** 2)).sqrt()[0, 0]
 
 

@@ -109,26 +109,27 @@ def block_equations(views: torch.Tensor, reach: torch.Tensor, blocks: torch.Tens
     return *(reduce(weights * part, "b k h w -> b 1 h w", "mean") / said.clamp(min=1e-6) for part in parts), said
 
 
-def trust(equations: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, torch.Tensor]:
-    """How far each pixel's equations a, b, s and share are to be believed beside others': by the inverse of the variance that its own correction leaves, and that
-    times the share; 'b 1 h w' each. At an outline, where views that see two things are taken together, it is a thousandth of a faint sky's beside it.
+def trusted(equations: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    """Normal equations a, b, s and share, each pixel's as far as it is to be trusted beside others': 'b 5 h w' of the weighted a, b and s, the weight, and how certain the pixel is.
+
+    Certain it is by the inverse of the variance that its own correction leaves; the weight is that times the share. At an outline, where views that see two things are
+    taken together, it is a thousandth of a faint sky's beside it.
 
     Source: weighted least squares, Aitken, Proc. R. Soc. Edinburgh 55, 1936.
     """
     a, b, s, share = equations
     floor = TRUST_FLOOR + FEW / share.clamp(min=LEAST_SHARE / 10)
     certain = TRUST_FLOOR / ((s - b.square() / (a + GRADIENT_FLOOR)).clamp(min=0) + floor)
-    return certain, certain * share
+    weight = certain * share
+    return torch.cat([weight * a, weight * b, weight * s, weight, certain], 1)
 
 
-def window_correction(equations: tuple[torch.Tensor, ...], cell: int, side: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Normal equations a, b, s and share gathered over each window, each pixel's as far as it is to be trusted: the common correction, the slopes' energy and the
+def window_correction(parts: torch.Tensor, cell: int, side: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What `trusted` gives, gathered over each window: the common correction, the slopes' energy and the
     variance that the correction leaves, as if all views had a say, 'b 1 h w', both floored.
 
     For n views of independent noise the correction's own variance is what it leaves over energy, n and the window's pixels.
     """
-    certain, weight = trust(equations)
-    parts = torch.cat([*(weight * part for part in equations[:3]), weight, certain], 1)
     a, b, s, total, most = unpooled(pooled_mean(parts, cell, side), cell).split(1, 1)
     share = (total / most).clamp(min=LEAST_SHARE)
     a, b, s = (part / (share * most) for part in (a, b, s))

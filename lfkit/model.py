@@ -8,7 +8,7 @@ from einops import rearrange, reduce, repeat
 from torch import nn
 
 from lfkit.disparity import MAX_DISP, STEP, disparity_levels
-from lfkit.equations import GRADIENT_FLOOR, block_equations, normal_equations, plane_fit, trust, window_correction
+from lfkit.equations import GRADIENT_FLOOR, block_equations, normal_equations, plane_fit, trusted, window_correction
 from lfkit.evidence import LOG_CENTRE, LOG_SCALE, RIVAL_FEATURES, ViewEvidence, block_sums, competition, detail
 from lfkit.layers import ChannelNorm, Hourglass, LevelBlock, in_full, window_mean
 from lfkit.sweep import ViewSweep, look_closer
@@ -113,16 +113,16 @@ class CloserLook(nn.Module):
         """EQUATIONS sets of normal equations a, b, s, share 'b 1 h w', evidence and context 'b f h w', an estimate 'b h w' and the same as the place read at, to a better one and features."""
         where, limit = where[:, None], 3 * scale
         changes, texture, doubt = [torch.zeros_like(where)], [], []
-        for a, b, s, share in equations:
-            believed = trust((a, b, s, share))[1]
-            weight = believed * (a + GRADIENT_FLOOR) + NO_TRUST
+        for parts in map(trusted, equations):
+            a, b, _, weight, _ = parts.split(1, 1)
+            steep = a + GRADIENT_FLOOR * weight + NO_TRUST
             for cell, side in WINDOWS:
-                change, energy, left = window_correction((a, b, s, share), cell, side)
+                change, energy, left = window_correction(parts, cell, side)
                 texture.append((torch.log(energy) + LOG_CENTRE) / LOG_SCALE)
                 doubt.append((torch.log(left / energy / scale**2) / DOUBT_SCALE).clamp(-4, 4))  # the correction's variance, but for the number of views and pixels
                 changes.append(change.clamp(-limit, limit))
                 if cell >= WIDE:
-                    changes.append((plane_fit(weight, believed * b + weight * where, cell, side) - where).clamp(-2 * limit, 2 * limit))
+                    changes.append((plane_fit(steep, b + steep * where, cell, side) - where).clamp(-2 * limit, 2 * limit))
         changes = torch.cat(changes, 1)
         out, features = self.hourglass(torch.cat([evidence, context, (changes / scale).clamp(-4, 4), *texture, *doubt], 1))
         choice, correction, mixing = (HEAD_GAIN * out).split([self.choices, 1, 9], 1)

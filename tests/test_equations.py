@@ -3,7 +3,7 @@ import pytest
 import torch
 from conftest import plane
 
-from lfkit.equations import BLOCK_EDGE, FEW, LEAST_SHARE, TRUST_FLOOR, block_equations, normal_equations, plane_fit, slopes, trust, window_correction
+from lfkit.equations import BLOCK_EDGE, FEW, LEAST_SHARE, TRUST_FLOOR, block_equations, normal_equations, plane_fit, slopes, trusted, window_correction
 from lfkit.evidence import ViewEvidence
 from lfkit.sweep import look_closer
 
@@ -99,7 +99,7 @@ def test_a_plane_far_from_the_first_pixel_is_the_same_to_the_last_digits():
 
 def test_one_view_that_agrees_with_itself_is_not_trusted():
     nothing = torch.zeros(1, 1, 1, 2)
-    certain, weight = trust((nothing, nothing, nothing, torch.tensor([1.0, 0.01]).reshape(1, 1, 1, 2)))
+    *_, weight, certain = trusted((nothing, nothing, nothing, torch.tensor([1.0, 0.01]).reshape(1, 1, 1, 2))).split(1, 1)
     assert certain.flatten().tolist() == pytest.approx([TRUST_FLOOR / (TRUST_FLOOR + FEW), TRUST_FLOOR / (TRUST_FLOOR + 100 * FEW)])
     assert torch.allclose(weight, certain * torch.tensor([1.0, 0.01]))
 
@@ -107,14 +107,14 @@ def test_one_view_that_agrees_with_itself_is_not_trusted():
 def test_a_window_says_how_sure_its_correction_is():
     """Views of one picture with independent noise, read at the truth: the corrections scatter as far as the equations claim."""
     for share in (1.0, 0.5):  # half the views say the same half as surely
-        by_hand = window_correction(tuple(torch.full((1, 1, 8, 8), value) for value in (0.5, 0.3, 0.3, share)), 1, 3)
+        by_hand = window_correction(trusted(tuple(torch.full((1, 1, 8, 8), value) for value in (0.5, 0.3, 0.3, share))), 1, 3)
         assert [float(part[0, 0, 4, 4]) for part in by_hand] == pytest.approx([0.6, 0.5, (0.3 - 0.3**2 / 0.5) / share], abs=1e-5)
     torch.manual_seed(0)
     picture = torch.nn.functional.avg_pool2d(torch.randn(1, 1, 3, 100, 100).flatten(0, 1), 5, 1, 2)[:, None]
     views = picture + 0.05 * torch.randn(1, 25, 3, 100, 100)
     equations = normal_equations(views, torch.ones(1, 25, 100, 100))
     for side in (1, 3, 7):
-        change, energy, left = (part[0, 0, 8:-8, 8:-8] for part in window_correction(equations, 1, side))
+        change, energy, left = (part[0, 0, 8:-8, 8:-8] for part in window_correction(trusted(equations), 1, side))
         claimed = (left / energy / (25 * 3 * side**2)).sqrt()  # three colours' noise
         assert float((change / claimed).square().mean().sqrt()) == pytest.approx(1, abs=0.25)
         assert float(left.mean()) == pytest.approx(0.05**2, rel=0.1)
@@ -123,13 +123,13 @@ def test_a_window_says_how_sure_its_correction_is():
 def test_what_a_correction_leaves_unexplained_has_little_say_in_a_window():
     a, b, s, share = (torch.full((1, 1, 16, 16), value) for value in (0.02, 0.002, 0.0002, 1.0))  # a correction of 0.1 that explains all
     b[..., :5], s[..., :5] = -0.006, 0.1 + 0.0018  # of -0.3, which leaves 0.1
-    assert float(trust((a, b, s, share))[0][0, 0, 0, 0]) == pytest.approx(TRUST_FLOOR / (0.1 + TRUST_FLOOR + FEW), rel=1e-3)
-    change, _, left = window_correction((a, b, s, share), 4, 3)
+    assert float(trusted((a, b, s, share))[0, 4, 0, 0]) == pytest.approx(TRUST_FLOOR / (0.1 + TRUST_FLOOR + FEW), rel=1e-3)
+    change, _, left = window_correction(trusted((a, b, s, share)), 4, 3)
     assert float(change[0, 0, 8, 8]) == pytest.approx(0.1, abs=1e-3) and float(left[0, 0, 8, 8]) < 1e-5
     share[..., 5:] = 0  # whom nobody sees has no say, however well explained
-    assert float(window_correction((a, b, s, share), 4, 3)[0][0, 0, 8, 4]) == pytest.approx(-0.3, abs=0.02)
+    assert float(window_correction(trusted((a, b, s, share)), 4, 3)[0][0, 0, 8, 4]) == pytest.approx(-0.3, abs=0.02)
     share[:] = 0
-    change, energy, left = window_correction((a, b, s, share), 4, 3)
+    change, energy, left = window_correction(trusted((a, b, s, share)), 4, 3)
     assert float(change.abs().max()) == 0 and float((left / energy).min()) > 100
 
 

@@ -124,8 +124,8 @@ def test_a_closer_look_at_rest_gathers_corrections_and_planes():
     look = CloserLook(1, 1, 8)
     torch.nn.init.zeros_(look.hourglass.head.weight)
     torch.nn.init.zeros_(look.hourglass.head.bias)
-    a, none, all = torch.full((1, 1, 40, 40), 0.5), torch.zeros(1, 1, 40, 40), torch.ones(1, 1, 40, 40)
-    better, _ = look([(a, a * 0.04, a, all), (a, a * 0.01, a, all), (a, none, a, all)], none, none, torch.full((1, 40, 40), 1.0), torch.full((1, 40, 40), 1.0), 0.1)
+    a, none, full = torch.full((1, 1, 40, 40), 0.5), torch.zeros(1, 1, 40, 40), torch.ones(1, 1, 40, 40)
+    better, _ = look([(a, a * 0.04, a, full), (a, a * 0.01, a, full), (a, none, a, full)], none, none, torch.full((1, 40, 40), 1.0), torch.full((1, 40, 40), 1.0), 0.1)
     assert torch.allclose(better, torch.full_like(better, 1 + 0.05 * 7 / 22), atol=1e-4)  # 1 of the 22 choices is to stay
 
 
@@ -226,9 +226,9 @@ def test_a_closer_look_hears_how_sure_each_window_is(least):
     """Four times the variance left is log 4 / 3 more doubt, in its set's last features alone; on a clean, rough surface as on a faint one."""
     look, heard = CloserLook(1, 1, 8), []
     look.hourglass.register_forward_pre_hook(lambda module, inputs: heard.append(inputs[0]))
-    a, none, all, flat = torch.full((1, 1, 40, 40), 0.5), torch.zeros(1, 1, 40, 40), torch.ones(1, 1, 40, 40), torch.ones(1, 40, 40)
+    a, none, full, flat = torch.full((1, 1, 40, 40), 0.5), torch.zeros(1, 1, 40, 40), torch.ones(1, 1, 40, 40), torch.ones(1, 40, 40)
     for left in (least, 4 * least):
-        look([(a, none, a * 0.1, all), (a, none, a * 0.1, all), (a, none, left * all, all)], none, none, flat, flat, 0.15)
+        look([(a, none, a * 0.1, full), (a, none, a * 0.1, full), (a, none, left * full, full)], none, none, flat, flat, 0.15)
     change = (heard[1] - heard[0]).mean((0, 2, 3))
     assert torch.equal(change[:-5], torch.zeros_like(change[:-5])) and torch.allclose(change[-5:], torch.tensor(math.log(4) / 3), atol=0.02)
 
