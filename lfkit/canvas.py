@@ -58,7 +58,7 @@ class Canvas:
         scale = 2 / (self.size + 2 * self.margin)
         grid = torch.stack([(x + 0.5 + self.margin) * scale - 1, (y + 0.5 + self.margin) * scale - 1], -1)
         shape = y.shape
-        out = F.grid_sample(image[None], grid.reshape(1, -1, shape[-1], 2), align_corners=False, padding_mode="border")
+        out = F.grid_sample(image[None], grid.reshape(1, -1, *(shape[-1:] or (1,)), 2), align_corners=False, padding_mode="border")
         return out.reshape(image.shape[0], *shape)
 
 

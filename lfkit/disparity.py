@@ -47,6 +47,11 @@ def inside_levels(disp, max_disp: float = MAX_DISP, step: float = STEP):
     return (disp >= -max_disp) & (disp <= max_disp)
 
 
+def on_levels(disp: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
+    """What `get_disp_distribution` gives, unchecked, on evenly spaced levels 'd': 'b h w' to 'b d h w'."""
+    return (1 - (disp.clamp(levels[0], levels[-1])[:, None] - levels[:, None, None]).abs() / (levels[1] - levels[0])).clamp(min=0)
+
+
 def get_disp_distribution(disp, max_disp: float = MAX_DISP, step: float = STEP) -> torch.Tensor:
     """The two-bin distribution whose expectation is the disparity.
 
@@ -72,9 +77,7 @@ def get_disp_distribution(disp, max_disp: float = MAX_DISP, step: float = STEP) 
         raise ValueError(f"disp must be 'b h w': got shape {tuple(disp.shape)}; give a single map a batch axis, disp[None]")
     if torch.isnan(disp).any():
         raise ValueError(f"disp has {int(torch.isnan(disp).sum())} NaN pixels of {disp.numel()}; fill or mask them first")
-    levels = levels.to(disp.device)[None, :, None, None]
-    disp = disp.float().clamp(-max_disp, max_disp)[:, None]
-    return (1 - (disp - levels).abs() / step).clamp(min=0)
+    return on_levels(disp.float(), levels.to(disp.device))
 
 
 def disp_expectation(distribution: torch.Tensor, max_disp: float = MAX_DISP, step: float = STEP) -> torch.Tensor:

@@ -50,11 +50,21 @@ def build(args: Namespace, device: torch.device,
     if args.start_from:
         model.load_state_dict(scored_weights(load_checkpoint(args.start_from, model)))
     model.jolt = args.jolt
+    train_only(model, args.train_only)
     model.to(device)
     if args.channels_last:
         keep_channels_last(model)
     optimizer = make_optimizer(args, model)
     return model, optimizer, make_scheduler(args, optimizer, steps)
+
+
+def train_only(model: nn.Module, parts: list[str]) -> None:
+    """Freezes all parameters of the model but those of the parts, if there are any; ValueError where the model lacks one."""
+    known = {name.split(".")[0] for name, _ in model.named_parameters()}
+    if unknown := [part for part in parts if part not in known]:
+        raise ValueError(f"--train_only names parts of the network: got {', '.join(unknown)}; its parts are {', '.join(sorted(known))}")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not parts or name.split(".")[0] in parts)
 
 
 def make_loader(args: Namespace, dataset: DatasetLF | SyntheticLF, epoch: int, device: torch.device) -> tuple[DataLoader, list]:

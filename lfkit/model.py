@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from einops import rearrange, reduce, repeat
 from torch import nn
 
-from lfkit.disparity import MAX_DISP, STEP, disparity_levels
+from lfkit.disparity import MAX_DISP, STEP, disparity_levels, on_levels
 from lfkit.equations import GRADIENT_FLOOR, block_equations, normal_equations, plane_fit, trusted, window_correction
 from lfkit.evidence import LOG_CENTRE, LOG_SCALE, RIVAL_FEATURES, ViewEvidence, block_sums, competition, detail
 from lfkit.layers import ChannelNorm, Hourglass, LevelBlock, in_full, window_mean
@@ -28,6 +28,7 @@ WIDE = 4        # from this cell on, also a plane is fitted to the corrected est
 NO_TRUST = 1e-12  # weight of a place that is not to be trusted at all
 MIX_REACH = 2   # pixels between a pixel and the neighbours that are mixed into it
 OWN_WEIGHT = 4.0  # an untrained network keeps nine tenths of its own estimate
+RESERVE = -2.0      # an untrained network's distributions are an eighth its last estimate's
 SAME_BLOCK = 0.02   # blocks whose mean colours differ by much more have no say where each one's own motion is read
 
 
@@ -50,6 +51,24 @@ def jolts(disp: torch.Tensor, share: float) -> torch.Tensor:
     """Smooth random moves like 'b h w', in [-JOLT, JOLT], for about this share of the crops, and 0 for the rest."""
     moves = JOLT * (2 * torch.rand(len(disp), 1, 4, 4, device=disp.device) - 1) * (torch.rand(len(disp), 1, 1, 1, device=disp.device) < share)
     return F.interpolate(moves, disp.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
+
+
+def revised(both: torch.Tensor, background: torch.Tensor, estimate: torch.Tensor, trust: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two distributions once more, after a closer look at the background.
+
+    What both share is the background's. As far as the estimate is trusted it takes that part's place, and the occluder's stays.
+
+    Args:
+        both, background: 'b d h w', of both layers and of the background.
+        estimate: 'b d h w', the background's disparity as a distribution.
+        trust: 'b 1 h w' in [0, 1].
+
+    Returns:
+        both and background, 'b d h w'.
+    """
+    shared = torch.minimum(both, background)
+    mass = reduce(shared, "b d h w -> b 1 h w", "sum")
+    return both + trust * (mass * estimate - shared), background + trust * (estimate - background)
 
 
 class SecondLook(nn.Module):
@@ -138,7 +157,8 @@ class DeoccNet(nn.Module):
     small hourglass over candidates and pixels gathers the votes into the distributions. The background's disparity is read
     near its peak alone, not as a mean over the whole distribution, which would lie in mid-air between two peaks. The second look
     reads the views at each pixel's own estimate and its neighbours', and chooses, which makes edges sharp. The last three read them
-    at the estimate, and solve for the disparity at which they agree, in windows of many sizes.
+    at the estimate, and solve for the disparity at which they agree, in windows of many sizes. What the last one found takes the background's place in the
+    distributions, as far as a head of its own trusts it.
 
     Args:
         channels: width; 32 for a laptop, 64 and more for a GPU.
@@ -161,6 +181,7 @@ class DeoccNet(nn.Module):
         self.channels, self.views_num = channels, check_views_num(views_num)
         self.max_disp, self.step = max_disp, step
         coarse, fine = disparity_levels(max_disp, step), disparity_levels(max_disp, step / FINE)
+        self.register_buffer("levels", coarse, persistent=False)
         self.register_buffer("fine_levels", fine, persistent=False)
         nearness = (1 - (fine[:, None] - coarse[None]).abs() / step).clamp(min=0)
         self.register_buffer("to_coarse", nearness, persistent=False)
@@ -191,6 +212,7 @@ class DeoccNet(nn.Module):
         context = 3 * fine_c + 4
         self.second_look = SecondLook(CLOSE_GAIN * votes[1:], context, channels)
         self.closer_look = CloserLook(self.evidence.features, context + self.second_look.hourglass.features, channels)
+        self.trust = nn.Conv2d(self.closer_look.hourglass.features, 1, 3, padding=1)
 
     def check_input(self, x: torch.Tensor) -> None:
         """ValueError unless x is 'b n c h w' with n = views_num ** 2 views of three colours."""
@@ -243,9 +265,14 @@ class DeoccNet(nn.Module):
             ValueError: when x has another number of axes, views or colours.
         """
         seen = self.stages(x)
-        both, background = (in_full(torch.einsum)("bfhw,fd->bdhw", seen[name], self.to_coarse) for name in ("both", "background"))
         looks = tuple(seen[name] for name in EARLIER) if earlier else ()
-        return both, background, seen["depth_map"], *looks
+        return *self.distributions(seen), seen["depth_map"], *looks
+
+    def distributions(self, seen: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """depDistT and depDistS 'b d h w' of what the `stages` saw: the first look's over `levels`, `revised` by what the last one found."""
+        both, background = (in_full(torch.einsum)("bfhw,fd->bdhw", seen[name], self.to_coarse) for name in ("both", "background"))
+        estimate = seen["depth_map"].detach() if self.training else seen["depth_map"]  # no loss on a distribution moves it
+        return revised(both, background, on_levels(estimate, self.levels), seen["trust"][:, None])
 
     def stages(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """What each stage sees, in the order in which it comes.
@@ -254,7 +281,8 @@ class DeoccNet(nn.Module):
             x: as in `forward`.
 
         Returns:
-            volume 'b d f h w', the evidence at each candidate of `fine_levels`; both and background 'b d h w', the distributions over these; EARLIER 'b h w' each, the disparity after these looks; depth_map 'b h w', after the last.
+            volume 'b d f h w', the evidence at each candidate of `fine_levels`; both and background 'b d h w', the first look's distributions over these;
+            EARLIER 'b h w' each, the disparity after these looks; depth_map 'b h w', after the last; trust 'b h w' in [0, 1], how far that replaces the background's part of the distributions.
         """
         self.check_input(x)
         b, h, w = len(x), *x.shape[-2:]
@@ -272,11 +300,13 @@ class DeoccNet(nn.Module):
         summary = summary if x.requires_grad else summary.detach()
         context = torch.cat([at_peak, reduce(features, "f b d h w -> b f h w", "mean"), guide, summary], 1)
         seen = {"volume": rearrange(volume, "(b d) f h w -> b d f h w", b=b), "both": both, "background": background, "first": first}
-        seen |= zip((*EARLIER[1:], "depth_map"), self.look_again(x, first, context), strict=True)
+        estimates, features = self.look_again(x, first, context)
+        seen |= zip((*EARLIER[1:], "depth_map"), estimates, strict=True)
+        seen["trust"] = (HEAD_GAIN * self.trust(features)[:, 0].float() + RESERVE).sigmoid()
         return {name: part[..., :h, :w] for name, part in seen.items()}
 
-    def look_again(self, x: torch.Tensor, first: torch.Tensor, context: torch.Tensor) -> list[torch.Tensor]:
-        """The second look and those after it: a first estimate 'b h w' to better ones.
+    def look_again(self, x: torch.Tensor, first: torch.Tensor, context: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """The second look and those after it: a first estimate 'b h w' to better ones, and the last look's features 'b f h w'.
 
         A gradient runs through where the views are read only where that of the views themselves is wanted: it is slow, and training learns without.
         """
@@ -293,7 +323,7 @@ class DeoccNet(nn.Module):
             disp, features = self.closer_look(equations, evidence, torch.cat([context, features], 1), disp, fixed(disp), scale * spacing)
             estimates.append(disp)
         limit = self.max_disp + spacing
-        return [disp.clamp(-limit, limit) for disp in estimates]
+        return [disp.clamp(-limit, limit) for disp in estimates], features
 
     def equations(self, x: torch.Tensor, disp: torch.Tensor, centre: torch.Tensor) -> tuple[list[tuple[torch.Tensor, ...]], torch.Tensor]:
         """`normal_equations` a, b, s and share of the views read at a disparity 'b h w', of their colours and of their detail, each view as far as it is like the blocks that agree,

@@ -27,6 +27,8 @@ LARGEST = 12.0       # up to this a bush's leaves grow with their nearness, in p
 BUSHY = 0.3          # share of the occluded scenes whose occluder is a bush, of leaves and twigs at several disparities
 LIMB = 0.5           # share of the things that grow darker, or lighter, towards their edge
 FADING = 0.3         # share of the things whose colour there becomes that of what lies behind them: only its motion tells where such a thing ends
+TURNING = 0.9        # share of both whose surface turns away from the camera there, as that of anything round: from some views it is wider than from others
+RIM_SLOPE = 0.12     # of its disparity at the very edge, at most; that of the round things in rendered scenes is some 0.1
 FADE_WINDOW = 17     # samples over which the colour that a thing fades into is averaged
 THINNEST = 0.1       # least room that an occluder's disparity needs, in pixels per view step
 GLOSSY = 0.6         # share of the highlights that are wide and mostly faint, as on a plastered wall or a floor
@@ -88,7 +90,7 @@ def _shine(canvas: Canvas, spotted: float = 0.35) -> dict:
 
 
 def _thing_sheet(canvas: Canvas, thing: Thing, low: float, high: float, behind: torch.Tensor) -> Sheet:
-    """A thing whose disparity stays within [low, high]: flat, slanted, wavy, or bulging and shaded if it is round."""
+    """A thing whose disparity stays within [low, high], but for its rim: flat, slanted, wavy, or bulging and shaded if it is round."""
     if not thing.radii or canvas.uniform(0, 1) < 0.3:
         make = canvas.choose([partial(_sheet, slant=1.0), _steep_sheet])
         return _limb(canvas, make(canvas, low, high, thing.support, **_shine(canvas)), behind)
@@ -102,12 +104,12 @@ def _thing_sheet(canvas: Canvas, thing: Thing, low: float, high: float, behind: 
 
 
 def _limb(canvas: Canvas, sheet: Sheet, behind: torch.Tensor) -> Sheet:
-    """The sheet, perhaps darker or lighter near its edge, as what turns away there is, or of the colour of what is `behind` it, a texture 'c h w'.
+    """The sheet, perhaps darker or lighter near its edge, as what turns away there is, or of the colour of what is `behind` it, a texture 'c h w'; and perhaps it does turn away.
 
     Its outline is then not where its brightness changes.
     """
-    width = 2 * round(OVERSAMPLE * canvas.uniform(1, 6)) + 1
-    inside = 2 * F.avg_pool2d(sheet.support[None, None], width, 1, width // 2, count_include_pad=False)[0, 0] - 1  # 0 at the edge, 1 from some pixels on
+    reach = round(OVERSAMPLE * canvas.uniform(1, 6))
+    inside = 2 * F.avg_pool2d(sheet.support[None, None], 2 * reach + 1, 1, reach, count_include_pad=False)[0, 0] - 1  # 0 at the edge, 1 from `reach` samples on
     inside, kind = inside.clamp(0, 1), canvas.uniform(0, 1)
     if kind < LIMB:
         sheet.texture = sheet.texture * (1 - canvas.uniform(-0.4, 0.9) * (1 - inside))
@@ -115,6 +117,10 @@ def _limb(canvas: Canvas, sheet: Sheet, behind: torch.Tensor) -> Sheet:
         smooth = F.avg_pool2d(behind[None], FADE_WINDOW, 1, FADE_WINDOW // 2, count_include_pad=False)[0]
         strength = 0.5 + 0.5 * (kind - LIMB) / FADING  # of the number that was drawn, so that the rest of a scene is the same with or without
         sheet.texture = sheet.texture + strength * (1 - inside) * (smooth - sheet.texture)
+    turned = 100 * kind % 1 / TURNING  # of the same number
+    if kind < LIMB + FADING and turned < 1:
+        fall = math.sqrt(turned) * RIM_SLOPE * reach / OVERSAMPLE / 2
+        sheet.rim = lambda y, x: fall * (1 - canvas.read(inside[None], y, x)[0]).square()
     return sheet
 
 

@@ -240,9 +240,11 @@ def plot_stages(model: DeoccNet, lf: np.ndarray, pixel: tuple[int, int], fg_disp
     """
     views = rearrange(torch.from_numpy(as_float(lf)), "u v h w c -> 1 (u v) c h w").to(model.fine_levels.device)
     with torch.inference_mode():
-        seen = {name: part[0, ..., pixel[0], pixel[1]].cpu().numpy() for name, part in model.stages(views).items()}
+        seen = model.stages(views)
+        at_pixel = lambda part: part[0, ..., pixel[0], pixel[1]].cpu().numpy()
+        final, seen = [*map(at_pixel, model.distributions(seen))], {name: at_pixel(part) for name, part in seen.items()}
     levels, groups = model.fine_levels.cpu().numpy(), len(model.evidence.groups)
-    fig, axes = _panels(3, widths=[1.6, 1.6, 1.6])
+    fig, axes = _panels(4, widths=[1.4] * 4)
     volume = seen["volume"]
     curves = {"all views": (volume[:, groups - 1], "-"), "best of the blocks of 3 x 3 views": (volume[:, groups], "--"),
               "between blocks of like colour": (volume[:, groups + 1], ":")}
@@ -251,10 +253,13 @@ def plot_stages(model: DeoccNet, lf: np.ndarray, pixel: tuple[int, int], fg_disp
     axes[0].set(title="1. do the views agree?", ylabel="log variance (low: they do)")
     axes[1].plot(levels, volume[:, groups + 2], "o-", markersize=3, color="#009E73", label="share of like blocks")
     axes[1].set(title="2. how many of them?", ylabel="share", ylim=(0, 1.05))
-    for name, key, style, colour in (("depDistT (both layers)", "both", "-", "#0072B2"), ("depDistS (background)", "background", "--", "#E69F00")):
-        axes[2].plot(levels, seen[key], style, marker="o", markersize=3, label=name, color=colour)
-    axes[2].plot(seen["depth_map"], 0.02, "^", color="black", markersize=9, label=f"estimate {seen['depth_map']:.2f} (looks: {', '.join(f'{seen[k]:.2f}' for k in EARLIER)})")
+    for ax, at, distributions in ((axes[2], levels, (seen["both"], seen["background"])), (axes[3], model.levels.cpu().numpy(), final)):
+        for name, values, style, colour in zip(("depDistT (both layers)", "depDistS (background)"), distributions, ("-", "--"), ("#0072B2", "#E69F00")):
+            ax.plot(at, values, style, marker="o", markersize=3, label=name, color=colour)
+    axes[2].plot(seen["first"], 0.02, "^", color="black", markersize=9, label=f"first estimate {seen['first']:.2f}")
     axes[2].set(title="3. where are the peaks?", ylabel="probability", ylim=(0, 1.05))
+    axes[3].plot(seen["depth_map"], 0.02, "^", color="black", markersize=9, label=f"last estimate {seen['depth_map']:.2f} (before: {', '.join(f'{seen[k]:.2f}' for k in EARLIER[1:])})")
+    axes[3].set(title=f"4. after closer looks, trusted by {100 * seen['trust']:.0f} %", ylabel="probability", ylim=(0, 1.05))
     for ax in axes:
         for disp, name, style in ((fg_disp, "true fg_disp", "--"), (bg_disp, "true bg_disp", "-")):
             if disp is not None:

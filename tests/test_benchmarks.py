@@ -45,3 +45,13 @@ def test_what_a_near_thing_covers_is_read_from_light():
     parts, near = touched.covers(Scene("edge", np.broadcast_to(view, (3, 3, 40, 40, 3)), TRUTH))
     assert len(parts) == 4 * 40 and near.mean() == 0.5
     assert parts[near].reshape(40, 2) == pytest.approx(np.array([[0.3, 1]] * 40), abs=1e-4) and parts[~near] == pytest.approx(0, abs=1e-4)
+
+
+def test_a_near_side_that_turns_away_falls_and_a_flat_one_does_not():
+    """Columns 19, 18 and 17 lie 0.2, 0.1 and 0.05 lower than those further in."""
+    turned = TRUTH.copy()
+    turned[:, [19, 18, 17]] -= np.array([0.2, 0.1, 0.05], np.float32)
+    view = np.zeros((40, 40, 3), np.uint8)
+    for truth, fall in ((TRUTH, 0.0), (turned, 0.2)):
+        found = touched.falls(Scene("edge", np.broadcast_to(view, (3, 3, 40, 40, 3)), truth))
+        assert len(found) == 40 and found == pytest.approx(fall, abs=1e-6)

@@ -232,3 +232,19 @@ def test_a_new_run_starts_from_given_weights(args, tmp_path):
     args.channels = 8
     with pytest.raises(ValueError, match="is of another architecture"):
         lfkit.build(args, torch.device("cpu"))
+
+
+def test_a_run_may_train_parts_of_the_network_alone(args, tmp_path):
+    args.train_only = ["closer_look", "trust"]
+    model, optimizer, _ = lfkit.build(args, torch.device("cpu"))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    learned = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    assert learned == {id(p) for name, p in model.named_parameters() if name.startswith(("closer_look.", "trust."))}
+    both, background, depth_map = model(torch.rand(1, args.views_num**2, 3, 16, 16))
+    (depth_map.square().sum() + both[:, 0].sum() + background[:, 0].sum()).backward()
+    optimizer.step()
+    changed = {name.split(".")[0] for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {"closer_look", "trust"}
+    args.train_only = ["closer_looks"]
+    with pytest.raises(ValueError, match="--train_only names parts of the network: got closer_looks; its parts are closer_look, .*, trust, "):
+        lfkit.build(args, torch.device("cpu"))

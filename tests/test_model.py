@@ -6,10 +6,10 @@ import torch
 from conftest import plane
 from einops import rearrange
 
-from lfkit import DeoccNet, compute_bad_pix, get_parameter_number, synthesize, training_loss, weights_init_xavier
+from lfkit import DeoccNet, compute_bad_pix, get_disp_distribution, get_parameter_number, synthesize, training_loss, weights_init_xavier
 from lfkit.evidence import RIVAL_FEATURES
 from lfkit.losses import DistributionCrossEntropy
-from lfkit.model import JOLT, CloserLook, SecondLook, jolts, mix
+from lfkit.model import JOLT, CloserLook, SecondLook, jolts, mix, revised
 
 
 @pytest.mark.parametrize("views_num, size, max_disp, step", [(3, (17, 5), 4, 1), (5, (8, 8), 2, 0.5), (9, (1, 9), 4, 1), (7, (10, 13), 1, 1)])
@@ -146,9 +146,30 @@ def test_the_stages_are_those_of_the_result():
     assert seen["volume"].shape == (2, 9, net.evidence.features + RIVAL_FEATURES, 14, 11)
     assert torch.equal(seen["depth_map"], depth_map)
     assert [part.shape for part in net(x, earlier=True)[3:]] == [(2, 14, 11)] * 4 and torch.equal(net(x, earlier=True)[4], seen["second"])
-    assert torch.allclose(seen["both"][:, ::2] + 0.5 * torch.nn.functional.pad(seen["both"][:, 1::2], (0, 0, 0, 0, 0, 1))
-                          + 0.5 * torch.nn.functional.pad(seen["both"][:, 1::2], (0, 0, 0, 0, 1, 0)), both, atol=1e-6)
-    assert background.shape == (2, 5, 14, 11)
+    at_levels = lambda p: p[:, ::2] + 0.5 * (torch.nn.functional.pad(p[:, 1::2], (0, 0, 0, 0, 0, 1)) + torch.nn.functional.pad(p[:, 1::2], (0, 0, 0, 0, 1, 0)))
+    estimate = get_disp_distribution(depth_map, 2, 1)
+    for given, expected in zip((both, background), revised(at_levels(seen["both"]), at_levels(seen["background"]), estimate, seen["trust"][:, None])):
+        assert given.shape == (2, 5, 14, 11) and torch.allclose(given, expected, atol=1e-6)
+    assert seen["trust"].shape == (2, 14, 11) and 0.05 < seen["trust"].mean() < 0.3  # untrained, it holds back
+
+
+def one_pixel(*values):
+    return torch.tensor(values)[None, :, None, None]
+
+
+def test_the_last_estimate_takes_the_backgrounds_place_and_leaves_the_occluder():
+    """Occluder at the last level, background taken for the first level; the last look found it at the second."""
+    both, background, estimate = one_pixel(0.45, 0.05, 0.0, 0.5), one_pixel(0.9, 0.1, 0.0, 0.0), one_pixel(0.0, 1.0, 0.0, 0.0)
+    for trust, expected in ((1.0, ((0.0, 0.5, 0.0, 0.5), (0.0, 1.0, 0.0, 0.0))),
+                            (0.5, ((0.225, 0.275, 0.0, 0.5), (0.45, 0.55, 0.0, 0.0))),
+                            (0.0, ((0.45, 0.05, 0.0, 0.5), (0.9, 0.1, 0.0, 0.0)))):
+        for given, wanted in zip(revised(both, background, estimate, torch.full((1, 1, 1, 1), trust)), expected):
+            assert torch.allclose(given, one_pixel(*wanted))
+
+
+def test_where_nothing_hides_the_background_both_distributions_are_the_last_estimates():
+    same, estimate = one_pixel(0.5, 0.5, 0.0), one_pixel(0.0, 0.25, 0.75)
+    assert all(torch.allclose(given, estimate) for given in revised(same, same, estimate, torch.ones(1, 1, 1, 1)))
 
 
 def test_parameters_and_xavier():
@@ -192,7 +213,9 @@ def test_gradients_at_the_ends_of_the_levels_are_finite(disp):
     loss, _ = training_loss(net(torch.rand(1, 9, 3, 16, 16)), truth, truth, torch.nn.L1Loss(), DistributionCrossEntropy(),
                             {"loss1_weight": 1.0, "loss2_weight": 1.0, "loss3_weight": 1.0}, 4, 1)
     loss.backward()
-    assert all(torch.isfinite(p.grad).all() for p in net.parameters())
+    gradients = {name: p.grad for name, p in net.named_parameters() if p.grad is not None}
+    assert all(torch.isfinite(grad).all() for grad in gradients.values())
+    assert len(gradients) == len([*net.parameters()]) - 2 * (disp > 4)  # outside the levels the distributions are left out, and with them what trusts the estimate
 
 
 def test_one_crop_is_learned_by_heart():

@@ -7,7 +7,7 @@ import lfkit
 from lfkit import synthetic
 from lfkit.canvas import OVERSAMPLE, SOLID, Canvas
 from lfkit.sheets import Sheet
-from lfkit.synthetic import _blurred, _steep_sheet, _thing_sheet
+from lfkit.synthetic import RIM_SLOPE, _blurred, _steep_sheet, _thing_sheet
 
 GREY = 1 / 255  # one step of a uint8 picture
 
@@ -132,7 +132,7 @@ def test_a_thing_keeps_to_its_disparities_and_is_as_wide_as_it_says(shape):
         shown = (sheet.support >= 0.6) & (canvas.y >= 0) & (canvas.y <= 95) & (canvas.x >= 0) & (canvas.x <= 95)
         disp = sheet.disp(canvas.y, canvas.x)[shown]
         assert thing.width >= 3 and distance_transform_edt(thing.support >= 0.5).max() / OVERSAMPLE > 0.9 * thing.width  # a disc of that radius fits into it
-        assert not len(disp) or (disp.min() > -1.05 and disp.max() < 1.05)
+        assert not len(disp) or (disp.min() > -1.05 - (3 * RIM_SLOPE if sheet.rim else 0) and disp.max() < 1.05)  # rims are up to 6 pixels wide
         y, x, d = sheet.solve(*(torch.tensor(value) for value in (*thing.place, 4.0, -4.0)))
         assert float(sheet.disp(y, x)) == pytest.approx(float(d), abs=3e-3)
         if sheet.dome:
@@ -213,7 +213,28 @@ def test_an_edge_that_fades_has_the_colour_of_what_is_behind_and_ends_where_it_e
         assert (row.diff() >= -1e-6).all() and 0.1 - 1e-6 <= float(row[0]) < 0.31  # half of the way to what is behind, at least, but for half a sample
 
 
+def test_a_rim_falls_towards_the_edge_and_is_wider_seen_from_its_own_side(monkeypatch):
+    """An edge at x = 20 that has fallen by f lies 4 f further out in the view four steps to its left, and 4 f further in four steps to its right."""
+    monkeypatch.setattr(synthetic, "TURNING", 1.0)
+    fallen = 0
+    for seed in range(8):
+        canvas = Canvas(48, 8, torch.Generator().manual_seed(seed), torch.device("cpu"))
+        flat = torch.full((3, canvas.side, canvas.side), 0.4)
+        sheet = synthetic._limb(canvas, Sheet((1.0, 0.0, 0.0), flat, (canvas.x >= 20).float()), flat)
+        x = torch.linspace(20, 40, 81)
+        fall = 1 - sheet.disp(torch.full_like(x, 24.0), x)
+        if fall[0] < 0.02:
+            continue
+        fallen += 1
+        assert (fall[x >= 26.5] == 0).all() and (fall.diff() <= 1e-6).all() and 4 * -fall.diff().min() < 1.1 * RIM_SLOPE and fall[0] < 3 * RIM_SLOPE
+        for dv in (4.0, -4.0):
+            y, place, _ = sheet.solve(torch.tensor(24.0), 20 + dv * (1 - fall[0]), torch.tensor(0.0), torch.tensor(dv))
+            assert float(y) == 24 and float(place) == pytest.approx(20, abs=0.01)
+    assert fallen >= 3
+
+
 def test_fading_changes_colours_alone(monkeypatch):
+    monkeypatch.setattr(synthetic, "TURNING", 1e-9)
     plain, faded = (monkeypatch.setattr(synthetic, "FADING", share) or lfkit.synthesize(2, size=48, noise=0.0) for share in (1e-9, 0.5))
     assert np.array_equal(plain.bg_disp, faded.bg_disp) and np.array_equal(plain.mask, faded.mask) and not np.array_equal(plain.lf, faded.lf)
 

@@ -47,6 +47,25 @@ def test_the_closer_looks_bring_the_estimate_nearer():
     assert np.median(np.concatenate(errors["depth_map"])) < 0.85 * np.median(np.concatenate(errors["second"]))
 
 
+def test_what_the_closer_looks_found_makes_the_distributions_better():
+    """Their cross-entropy with the truth's falls, of both layers' and of the background's, on scenes with occluders."""
+    model, _ = lfkit.load_model()
+    losses = {"first": [], "last": []}
+    for k in range(6):
+        scene = lfkit.synthesize(HELD_OUT + k, size=64, occluded=True)
+        x = torch.from_numpy(scene.lf).float().div(255).reshape(1, 81, 64, 64, 3).permute(0, 1, 4, 2, 3)
+        background = lfkit.get_disp_distribution(scene.bg_disp[None])
+        both = (lfkit.get_disp_distribution(scene.fg_disp[None]) + background) / 2
+        with torch.inference_mode():
+            seen = model.stages(x)
+            last = model.distributions(seen)
+            first = model.distributions(seen | {"trust": torch.zeros_like(seen["trust"])})
+        for name, given in (("first", first), ("last", last)):
+            losses[name].append([-float((target * p.clamp(min=1e-6).log()).sum(1).mean()) for p, target in zip(given, (both, background))])
+    first, last = (np.mean(losses[name], 0) for name in ("first", "last"))
+    assert (last < 0.98 * first).all()
+
+
 @pytest.mark.parametrize("name, turn, back", [
     ("transposed", lambda lf: lf.transpose(1, 0, 3, 2, 4), lambda disp: disp.T),
     ("flipped", lambda lf: lf[::-1, :, ::-1], lambda disp: disp[::-1]),
@@ -79,7 +98,7 @@ def test_what_is_published_is_a_mean_or_joined_from_two_runs_and_names_no_machin
         lfkit.save_checkpoint(args, 1, model, optimizer, torch.optim.lr_scheduler.StepLR(optimizer, 1), tmp_path / f"{k}.pkl")
         states.append(model.state_dict())
     expected = {"--mean_with": lambda name: (states[0][name] + states[1][name]) / 2,
-                "--closer_looks_of": lambda name: states["closer_look" in name][name]}
+                "--closer_looks_of": lambda name: states[name.startswith(("closer_look", "trust"))][name]}
     for flag, of in expected.items():
         monkeypatch.setattr(sys, "argv", ["strip_checkpoint.py", str(tmp_path / "0.pkl"), str(tmp_path / "out.pkl"), flag, str(tmp_path / "1.pkl")])
         runpy.run_path(str(Path(__file__).parents[1] / "scripts" / "strip_checkpoint.py"), run_name="__main__")
