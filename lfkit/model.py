@@ -28,7 +28,7 @@ WIDE = 4        # from this cell on, also a plane is fitted to the corrected est
 NO_TRUST = 1e-12  # weight of a place that is not to be trusted at all
 MIX_REACH = 2   # pixels between a pixel and the neighbours that are mixed into it
 OWN_WEIGHT = 4.0  # an untrained network keeps nine tenths of its own estimate
-RESERVE = -2.0      # an untrained network's distributions are an eighth its last estimate's
+LAST_SHARE = 0.7   # of the background's part of the distributions that is the last estimate's where the network is used; 0.6 and 0.9 do nearly as well
 SAME_BLOCK = 0.02   # blocks whose mean colours differ by much more have no say where each one's own motion is read
 
 
@@ -53,22 +53,22 @@ def jolts(disp: torch.Tensor, share: float) -> torch.Tensor:
     return F.interpolate(moves, disp.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
 
 
-def revised(both: torch.Tensor, background: torch.Tensor, estimate: torch.Tensor, trust: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def revised(both: torch.Tensor, background: torch.Tensor, estimate: torch.Tensor, share: float = LAST_SHARE) -> tuple[torch.Tensor, torch.Tensor]:
     """Two distributions once more, after a closer look at the background.
 
-    What both share is the background's. As far as the estimate is trusted it takes that part's place, and the occluder's stays.
+    What both have in common is the background's. The estimate takes the place of a share of that, and the occluder's part stays.
 
     Args:
         both, background: 'b d h w', of both layers and of the background.
         estimate: 'b d h w', the background's disparity as a distribution.
-        trust: 'b 1 h w' in [0, 1].
+        share: from 0 to 1.
 
     Returns:
         both and background, 'b d h w'.
     """
-    shared = torch.minimum(both, background)
-    mass = reduce(shared, "b d h w -> b 1 h w", "sum")
-    return both + trust * (mass * estimate - shared), background + trust * (estimate - background)
+    common = torch.minimum(both, background)
+    mass = reduce(common, "b d h w -> b 1 h w", "sum")
+    return both + share * (mass * estimate - common), background + share * (estimate - background)
 
 
 class SecondLook(nn.Module):
@@ -157,8 +157,8 @@ class DeoccNet(nn.Module):
     small hourglass over candidates and pixels gathers the votes into the distributions. The background's disparity is read
     near its peak alone, not as a mean over the whole distribution, which would lie in mid-air between two peaks. The second look
     reads the views at each pixel's own estimate and its neighbours', and chooses, which makes edges sharp. The last three read them
-    at the estimate, and solve for the disparity at which they agree, in windows of many sizes. What the last one found takes the background's place in the
-    distributions, as far as a head of its own trusts it.
+    at the estimate, and solve for the disparity at which they agree, in windows of many sizes. In use, what the last one found takes most of the background's place in the
+    distributions; while training these are the first look's own, which learns from them.
 
     Args:
         channels: width; 32 for a laptop, 64 and more for a GPU.
@@ -212,7 +212,6 @@ class DeoccNet(nn.Module):
         context = 3 * fine_c + 4
         self.second_look = SecondLook(CLOSE_GAIN * votes[1:], context, channels)
         self.closer_look = CloserLook(self.evidence.features, context + self.second_look.hourglass.features, channels)
-        self.trust = nn.Conv2d(self.closer_look.hourglass.features, 1, 3, padding=1)
 
     def check_input(self, x: torch.Tensor) -> None:
         """ValueError unless x is 'b n c h w' with n = views_num ** 2 views of three colours."""
@@ -269,10 +268,9 @@ class DeoccNet(nn.Module):
         return *self.distributions(seen), seen["depth_map"], *looks
 
     def distributions(self, seen: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """depDistT and depDistS 'b d h w' of what the `stages` saw: the first look's over `levels`, `revised` by what the last one found."""
+        """depDistT and depDistS 'b d h w' of what the `stages` saw: the first look's over `levels`, in evaluation mode `revised` by what the last one found."""
         both, background = (in_full(torch.einsum)("bfhw,fd->bdhw", seen[name], self.to_coarse) for name in ("both", "background"))
-        estimate = seen["depth_map"].detach() if self.training else seen["depth_map"]  # no loss on a distribution moves it
-        return revised(both, background, on_levels(estimate, self.levels), seen["trust"][:, None])
+        return (both, background) if self.training else revised(both, background, on_levels(seen["depth_map"], self.levels))
 
     def stages(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """What each stage sees, in the order in which it comes.
@@ -282,7 +280,7 @@ class DeoccNet(nn.Module):
 
         Returns:
             volume 'b d f h w', the evidence at each candidate of `fine_levels`; both and background 'b d h w', the first look's distributions over these;
-            EARLIER 'b h w' each, the disparity after these looks; depth_map 'b h w', after the last; trust 'b h w' in [0, 1], how far that replaces the background's part of the distributions.
+            EARLIER 'b h w' each, the disparity after these looks; depth_map 'b h w', after the last.
         """
         self.check_input(x)
         b, h, w = len(x), *x.shape[-2:]
@@ -300,13 +298,11 @@ class DeoccNet(nn.Module):
         summary = summary if x.requires_grad else summary.detach()
         context = torch.cat([at_peak, reduce(features, "f b d h w -> b f h w", "mean"), guide, summary], 1)
         seen = {"volume": rearrange(volume, "(b d) f h w -> b d f h w", b=b), "both": both, "background": background, "first": first}
-        estimates, features = self.look_again(x, first, context)
-        seen |= zip((*EARLIER[1:], "depth_map"), estimates, strict=True)
-        seen["trust"] = (HEAD_GAIN * self.trust(features)[:, 0].float() + RESERVE).sigmoid()
+        seen |= zip((*EARLIER[1:], "depth_map"), self.look_again(x, first, context), strict=True)
         return {name: part[..., :h, :w] for name, part in seen.items()}
 
-    def look_again(self, x: torch.Tensor, first: torch.Tensor, context: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """The second look and those after it: a first estimate 'b h w' to better ones, and the last look's features 'b f h w'.
+    def look_again(self, x: torch.Tensor, first: torch.Tensor, context: torch.Tensor) -> list[torch.Tensor]:
+        """The second look and those after it: a first estimate 'b h w' to better ones.
 
         A gradient runs through where the views are read only where that of the views themselves is wanted: it is slow, and training learns without.
         """
@@ -323,7 +319,7 @@ class DeoccNet(nn.Module):
             disp, features = self.closer_look(equations, evidence, torch.cat([context, features], 1), disp, fixed(disp), scale * spacing)
             estimates.append(disp)
         limit = self.max_disp + spacing
-        return [disp.clamp(-limit, limit) for disp in estimates], features
+        return [disp.clamp(-limit, limit) for disp in estimates]
 
     def equations(self, x: torch.Tensor, disp: torch.Tensor, centre: torch.Tensor) -> tuple[list[tuple[torch.Tensor, ...]], torch.Tensor]:
         """`normal_equations` a, b, s and share of the views read at a disparity 'b h w', of their colours and of their detail, each view as far as it is like the blocks that agree,

@@ -259,7 +259,7 @@ def plot_stages(model: DeoccNet, lf: np.ndarray, pixel: tuple[int, int], fg_disp
     axes[2].plot(seen["first"], 0.02, "^", color="black", markersize=9, label=f"first estimate {seen['first']:.2f}")
     axes[2].set(title="3. where are the peaks?", ylabel="probability", ylim=(0, 1.05))
     axes[3].plot(seen["depth_map"], 0.02, "^", color="black", markersize=9, label=f"last estimate {seen['depth_map']:.2f} (before: {', '.join(f'{seen[k]:.2f}' for k in EARLIER[1:])})")
-    axes[3].set(title=f"4. after closer looks, trusted by {100 * seen['trust']:.0f} %", ylabel="probability", ylim=(0, 1.05))
+    axes[3].set(title="4. with what the last look found", ylabel="probability", ylim=(0, 1.05))
     for ax in axes:
         for disp, name, style in ((fg_disp, "true fg_disp", "--"), (bg_disp, "true bg_disp", "-")):
             if disp is not None:

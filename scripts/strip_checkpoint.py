@@ -30,7 +30,7 @@ def main() -> None:
         checkpoint["model_state_dict"] = {name: (value + other[name]) / 2 for name, value in checkpoint["model_state_dict"].items()}
     if args.closer_looks_of:
         other = scored_weights(read_checkpoint(args.closer_looks_of))
-        checkpoint["model_state_dict"] |= {name: value for name, value in other.items() if name.startswith(("closer_look.", "trust."))}
+        checkpoint["model_state_dict"] |= {name: value for name, value in other.items() if name.startswith("closer_look.")}
     kept = {name: checkpoint[name] for name in ("format", "architecture", "epoch", "model_state_dict") if name in checkpoint}
     kept |= {"args": {name: value for name, value in checkpoint["args"].items() if name not in PRIVATE},
              "optimizer_state_dict": {}, "scheduler_state_dict": {}}
