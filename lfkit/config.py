@@ -102,7 +102,7 @@ def add_model_arguments(parser: ArgumentParser) -> None:
     model.add_argument("--model_name", default="DeoccNet", help="names the run")
     model.add_argument("--model_msg", default="NoTagModel", help="tags the run")
     model.add_argument("--start_from", default=None, metavar="FILE", help="checkpoint whose weights a new run starts from, such as the shipped ones")
-    model.add_argument("--train_only", nargs="+", default=[], metavar="PART", help="parts of the network that learn, such as closer_look; all others keep their weights")
+    model.add_argument("--train_only", default="", metavar="PARTS", help="parts of the network that learn, such as second_look,closer_look; all others keep their weights")
     model.add_argument("--model_save_dir", default=None, metavar="FILE", help="checkpoint to go on from")
     model.add_argument("--resume", default="", choices=("", "auto"), help="auto goes on from the newest whole checkpoint under log_dir")
     model.add_argument("--channels", type=whole(4), default=32, help="width of the network")

@@ -58,13 +58,14 @@ def build(args: Namespace, device: torch.device,
     return model, optimizer, make_scheduler(args, optimizer, steps)
 
 
-def train_only(model: nn.Module, parts: list[str]) -> None:
-    """Freezes all parameters of the model but those of the parts, if there are any; ValueError where the model lacks one."""
-    known = {name.split(".")[0] for name, _ in model.named_parameters()}
-    if unknown := [part for part in parts if part not in known]:
-        raise ValueError(f"--train_only names parts of the network: got {', '.join(unknown)}; its parts are {', '.join(sorted(known))}")
+def train_only(model: nn.Module, parts: str) -> None:
+    """Freezes all parameters of the model but those of the parts, a list with commas, if there are any; ValueError where the model lacks one."""
+    chosen, known = parts.split(",") if parts else [], {name.split(".")[0] for name, _ in model.named_parameters()}
+    if unknown := [part for part in chosen if part not in known]:
+        raise ValueError(f"--train_only takes parts of the network, with commas between them: got {', '.join(unknown)}; its parts are {', '.join(sorted(known))}")
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(not parts or name.split(".")[0] in parts)
+        if chosen and name.split(".")[0] not in chosen:
+            parameter.requires_grad_(False)
 
 
 def make_loader(args: Namespace, dataset: DatasetLF | SyntheticLF, epoch: int, device: torch.device) -> tuple[DataLoader, list]:

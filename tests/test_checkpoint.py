@@ -235,7 +235,7 @@ def test_a_new_run_starts_from_given_weights(args, tmp_path):
 
 
 def test_a_run_may_train_parts_of_the_network_alone(args, tmp_path):
-    args.train_only = ["second_look", "closer_look"]
+    args.train_only = "second_look,closer_look"
     model, optimizer, _ = lfkit.build(args, torch.device("cpu"))
     before = {name: value.clone() for name, value in model.state_dict().items()}
     learned = {id(p) for group in optimizer.param_groups for p in group["params"]}
@@ -245,6 +245,6 @@ def test_a_run_may_train_parts_of_the_network_alone(args, tmp_path):
     optimizer.step()
     changed = {name.split(".")[0] for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {"second_look", "closer_look"}
-    args.train_only = ["closer_looks"]
-    with pytest.raises(ValueError, match="--train_only names parts of the network: got closer_looks; its parts are closer_look, down_low, "):
+    args.train_only = "second_look,closer_looks"
+    with pytest.raises(ValueError, match="--train_only takes parts of the network, with commas between them: got closer_looks; its parts are closer_look, down_low, "):
         lfkit.build(args, torch.device("cpu"))
