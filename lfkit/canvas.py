@@ -57,9 +57,8 @@ class Canvas:
         """'c h w' read at points of the centre view, bilinear, the edge repeated beyond the margin."""
         scale = 2 / (self.size + 2 * self.margin)
         grid = torch.stack([(x + 0.5 + self.margin) * scale - 1, (y + 0.5 + self.margin) * scale - 1], -1)
-        shape = y.shape
-        out = F.grid_sample(image[None], grid.reshape(1, -1, *(shape[-1:] or (1,)), 2), align_corners=False, padding_mode="border")
-        return out.reshape(image.shape[0], *shape)
+        out = F.grid_sample(image[None], grid.reshape(1, 1, -1, 2), align_corners=False, padding_mode="border")
+        return out.reshape(image.shape[0], *y.shape)
 
 
 # textures: 'c h w' in [0, 1]

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+import lfkit
 from lfkit.lightfield import Scene
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-baselines, outlines, touched = (__import__(name) for name in ("baselines", "outlines", "touched"))
+baselines, outlines, peaks, touched = (__import__(name) for name in ("baselines", "outlines", "peaks", "touched"))
 
 TRUTH = np.where(np.arange(40) < 20, 1, 0).astype(np.float32)[None].repeat(40, 0)  # near in columns 0 to 19
 
@@ -32,7 +33,11 @@ def test_an_outline_one_pixel_too_far_inside_is_off_on_the_near_side_alone():
     for truth, disp in ((TRUTH, found), (TRUTH.T, found.T)):
         scene = Scene("edge", np.zeros((3, 3, 40, 40, 3), np.uint8), truth)
         counts = outlines.count_sides(scene, disp)
-        assert {key: n for key, n in counts.items() if n} == {("near", 0, "off"): 10} | {(side, step, "all"): 10 for side in ("near", "far") for step in range(3)}
+        assert {key: n for key, n in counts.items() if n} == {("near", 0, "off"): 10} | {(side, step, "all"): 10 for side in ("near", "far") for step in range(3)} | {
+            ("error", "beside"): 10, ("error", "all"): 10}
+    found[20, 22] = 3  # the far side's third pixel
+    counts = outlines.count_sides(Scene("edge", np.zeros((3, 3, 40, 40, 3), np.uint8), TRUTH), found)
+    assert (counts["error", "beside"], counts["error", "all"]) == (10, 19)
     scene.mask = TRUTH.T > 0
     assert outlines.count_sides(scene, found.T)["near", 0, "all"] == 0
 
@@ -52,6 +57,21 @@ def test_a_near_side_that_turns_away_falls_and_a_flat_one_does_not():
     turned = TRUTH.copy()
     turned[:, [19, 18, 17]] -= np.array([0.2, 0.1, 0.05], np.float32)
     view = np.zeros((40, 40, 3), np.uint8)
-    for truth, fall in ((TRUTH, 0.0), (turned, 0.2)):
+    for truth, fall in ((TRUTH, 0.0), (turned, 0.2), (turned.T, 0.2)):
         found = touched.falls(Scene("edge", np.broadcast_to(view, (3, 3, 40, 40, 3)), truth))
         assert len(found) == 40 and found == pytest.approx(fall, abs=1e-6)
+
+
+def test_a_background_without_a_peak_is_missed_where_the_map_is_right_alone():
+    """Occluder at 3, background at -1; depDistT has its second peak at 1. The map is right on the left half."""
+    fg, bg = (np.full((40, 40), value, np.float32) for value in (3, -1))
+    scene = Scene("two", np.zeros((3, 3, 40, 40, 3), np.uint8), bg, fg)
+    both = torch.zeros(1, 9, 40, 40)
+    both[:, [7, 5]] = 0.5
+    disp = torch.from_numpy(bg).clone()[None]
+    disp[..., 20:] = 1
+    model = lfkit.DeoccNet(4, 3)
+    assert peaks.missed(both, scene, disp, model) == 50
+    both[:, [5, 3]] = both[:, [3, 5]]
+    assert peaks.missed(both, scene, disp, model) == 0
+    assert np.isnan(peaks.missed(both, Scene("one", scene.lf, bg, bg), disp, model))

@@ -227,10 +227,31 @@ def test_a_rim_falls_towards_the_edge_and_is_wider_seen_from_its_own_side(monkey
             continue
         fallen += 1
         assert (fall[x >= 26.5] == 0).all() and (fall.diff() <= 1e-6).all() and 4 * -fall.diff().min() < 1.1 * RIM_SLOPE and fall[0] < 3 * RIM_SLOPE
+        assert (fall > fall[0] / 4).sum() < 0.62 * (fall > 1e-5).sum()  # half of a parabola's rim, three quarters of a straight one's
         for dv in (4.0, -4.0):
             y, place, _ = sheet.solve(torch.tensor(24.0), 20 + dv * (1 - fall[0]), torch.tensor(0.0), torch.tensor(dv))
             assert float(y) == 24 and float(place) == pytest.approx(20, abs=0.01)
     assert fallen >= 3
+
+
+def test_a_rim_is_solved_in_the_corner_views_too():
+    """Brute force, at an edge that runs aslant, so that rays to the corner views go straight up its slope."""
+    canvas = Canvas(48, 8, torch.Generator().manual_seed(0), torch.device("cpu"))
+    rim = lambda y, x: 3 * RIM_SLOPE * (1 - (x + y - 40) / 2**0.5 / 6).clamp(0, 1).square()
+    sheet = Sheet((1.0, 0.0, 0.0), torch.zeros(3, canvas.side, canvas.side), torch.ones_like(canvas.y), rim=rim)
+    candidates, four = torch.linspace(0.5, 1.0, 50001, dtype=torch.float64), torch.tensor(4.0)
+    for start in (22.8, 23.0, 23.5, 24.0):
+        _, _, d = sheet.solve(torch.tensor(start), torch.tensor(start), four, four)
+        residual = (sheet.disp(start - 4 * candidates, start - 4 * candidates) - candidates).abs()
+        assert float(d) == pytest.approx(float(candidates[residual.argmin()]), abs=1e-3)
+
+
+def test_a_thing_that_neither_darkens_nor_fades_has_no_rim(monkeypatch):
+    monkeypatch.setattr(synthetic, "LIMB", 0.0)
+    monkeypatch.setattr(synthetic, "FADING", 1e-9)
+    canvas = Canvas(48, 8, torch.Generator().manual_seed(0), torch.device("cpu"))
+    flat = torch.full((3, canvas.side, canvas.side), 0.4)
+    assert all(synthetic._limb(canvas, Sheet((1.0, 0.0, 0.0), flat, (canvas.x >= 20).float()), flat).rim is None for _ in range(8))
 
 
 def test_fading_changes_colours_alone(monkeypatch):

@@ -1,0 +1,71 @@
+"""What the distributions gain from the last look's estimate, by the share of the background's part that it takes (`lfkit.model.LAST_SHARE`).
+
+    python benchmarks/peaks.py [SCENE ...] [--seeds 24] [--first 1000] [--weights FILE]
+
+Both peaks as in `accuracy.py`, then the cross-entropy of depDistT and of depDistS with the truth's two-bin distributions, border 15, means over the scenes of a group. "Missed": of the pixels whose layers lie far
+apart, those whose background has no peak near it, though the disparity map is right to RIGHT px.
+"""
+
+import argparse
+
+import numpy as np
+import torch
+from accuracy import APART, NEAR, PEAK, SIZE, both_peaks
+from einops import rearrange
+
+import lfkit
+from lfkit.checkpoint import WEIGHTS
+from lfkit.dataset import HELD_OUT
+from lfkit.disparity import find_peaks, get_disp_distribution, on_levels
+from lfkit.lightfield import Scene, as_float, load_scene
+from lfkit.model import DeoccNet, revised
+from lfkit.synthetic import synthesize
+
+SHARES = (0.0, 0.3, 0.6, 0.7, 0.8, 0.9, 1.0)
+RIGHT = 0.3     # pixels per view step
+INNER = (..., slice(15, -15), slice(15, -15))
+
+
+def missed(both: torch.Tensor, scene: Scene, disp: torch.Tensor, model: DeoccNet) -> float:
+    """Percent of the pixels with layers far apart whose background has no peak, though the map is right; NaN where there are none."""
+    is_peak, places = find_peaks(both, model.max_disp, model.step, PEAK)
+    off = torch.where(is_peak, (places - torch.from_numpy(scene.bg_disp)).abs(), torch.inf).amin(1)[0][INNER].numpy()
+    fg, bg = scene.fg_disp[INNER], scene.bg_disp[INNER]
+    apart = (fg - bg > APART * model.step) & (np.abs(fg) <= model.max_disp) & (np.abs(bg) <= model.max_disp)
+    lost = (off > NEAR) & (np.abs(disp[0][INNER].numpy() - bg) <= RIGHT)
+    return 100 * float(lost[apart].mean()) if apart.any() else np.nan
+
+
+def score(scene: Scene, model: DeoccNet) -> list[tuple[float, ...]]:
+    """At each share: both peaks, the two cross-entropies, and what is missed."""
+    with torch.inference_mode():
+        seen = model.stages(rearrange(torch.from_numpy(as_float(scene.lf)), "u v h w c -> 1 (u v) c h w"))
+        first = model.train().distributions(seen)  # the first look's own
+        model.eval()
+    disp, rows = seen["depth_map"], []
+    truth_bg, truth_fg = (get_disp_distribution(d[None], model.max_disp, model.step) for d in (scene.bg_disp, scene.fg_disp))
+    entropy = lambda p, target: -float((target * p.clamp(min=1e-6).log()).sum(1)[INNER].mean())
+    for share in SHARES:
+        both, background = revised(*first, on_levels(disp, model.levels), share)
+        peaks = both_peaks(both[0].numpy(), scene, model.max_disp, model.step)
+        rows.append((np.nan if peaks is None else peaks, entropy(both, (truth_bg + truth_fg) / 2), entropy(background, truth_bg), missed(both, scene, disp, model)))
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("scenes", nargs="*")
+    parser.add_argument("--seeds", type=int, default=24)
+    parser.add_argument("--first", type=int, default=1000)
+    parser.add_argument("--weights", default=str(WEIGHTS))
+    args = parser.parse_args()
+    model = lfkit.load_model(args.weights)[0]
+    groups = {f"procedural, {args.seeds} seeds": (synthesize(HELD_OUT + args.first + k, SIZE) for k in range(args.seeds))} | {path: [load_scene(path)] for path in args.scenes}
+    print("| scenes | share | both peaks | depDistT | depDistS | missed |\n|---|---|---|---|---|---|")
+    for name, scenes in groups.items():
+        for share, row in zip(SHARES, np.nanmean([score(scene, model) for scene in scenes], 0)):
+            print(f"| {name} | {share:g} | {row[0]:.1f} % | {row[1]:.3f} | {row[2]:.3f} | {row[3]:.1f} % |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
