@@ -28,7 +28,7 @@ WIDE = 4        # from this cell on, also a plane is fitted to the corrected est
 NO_TRUST = 1e-12  # weight of a place that is not to be trusted at all
 MIX_REACH = 2   # pixels between a pixel and the neighbours that are mixed into it
 OWN_WEIGHT = 4.0  # an untrained network keeps nine tenths of its own estimate
-LAST_SHARE = 0.7   # of the background's part of the distributions that is the last estimate's where the network is used; 0.6 and 0.9 do nearly as well
+LAST_SHARE = 0.7   # of the background's part of the distributions that is the last estimate's where the network is used; `benchmarks/peaks.py` has others
 SAME_BLOCK = 0.02   # blocks whose mean colours differ by much more have no say where each one's own motion is read
 
 
