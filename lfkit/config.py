@@ -125,7 +125,7 @@ def add_loop_arguments(parser: ArgumentParser) -> None:
     train.add_argument("--schedule", default="step", choices=("step", "cosine"),
                        help="how the rate falls: by gamma, or along a cosine to 0 at the last epoch")
     train.add_argument("--warm_up", type=whole(0), default=0, help="decay units over which the rate first rises to lr")
-    train.add_argument("--criterion", default="l1", choices=tuple(DISP_CRITERIA), help="loss on the disparity: L1, or its logarithm, for which gross errors count less")
+    train.add_argument("--criterion", default="l1", choices=tuple(DISP_CRITERIA), help="loss on the disparity: L1, its logarithm, for which gross errors count less, or L1 and Huber's, which leaves unsure outlines between two surfaces")
     train.add_argument("--criterion1", default="l1", choices=tuple(CRITERIA), help="loss on the distributions: L1 or cross-entropy")
     for name, what in zip(WEIGHT_NAMES, ("two-peaked distribution", "background's distribution", "background's disparity")):
         train.add_argument(f"--{name}", type=float, default=1.0, help=f"weight of the loss on the {what}")

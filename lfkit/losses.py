@@ -26,8 +26,22 @@ class LogError(nn.Module):
         return LOG_ERROR_SCALE * torch.log1p((pred - target).abs() / LOG_ERROR_SCALE).mean()
 
 
+HUBER_WEIGHT = 8.0  # of Huber's loss beside L1: the square of an error below one pixel weighs four times the error itself
+
+
+class L1Huber(nn.Module):
+    """L1 and HUBER_WEIGHT times Huber's loss, which turns from the square to a line at an error of one pixel.
+
+    Where it is open which of two surfaces a pixel shows, as along outlines, L1 is least on the likelier one; this one lies between them, which costs less mean square error.
+    Where it is all but sure it stays on the surface, unlike the mean square error.
+    """
+
+    def forward(self, pred: Tensor, target: Tensor) -> Tensor:
+        return nn.functional.l1_loss(pred, target) + HUBER_WEIGHT * nn.functional.huber_loss(pred, target)
+
+
 EARLIER_WEIGHT = 0.3  # of each earlier disparity map, in parts of the last one's
-DISP_CRITERIA = {"l1": nn.L1Loss, "log": LogError}
+DISP_CRITERIA = {"l1": nn.L1Loss, "log": LogError, "l1_huber": L1Huber}
 CRITERIA = {"l1": nn.L1Loss, "ce": DistributionCrossEntropy}
 
 
@@ -41,7 +55,7 @@ def training_loss(outputs: tuple[Tensor, ...], fg_disp: Tensor, bg_disp: Tensor,
     Args:
         outputs: depDistT and depDistS 'b d h w', depth_map 'b h w', and any number of earlier disparity maps 'b h w', which are trained too.
         fg_disp, bg_disp: 'b h w' in pixels per view step.
-        criterion: on disparities (p,) and (p,).
+        criterion: on disparities (p,) and (p,); for the earlier maps LogError takes the place of L1Huber, since the looks after them read the views there, and between two surfaces lies nothing.
         criterion1: on distributions 'p d' and 'p d'.
         weights: loss1_weight (depDistT), loss2_weight (depDistS), loss3_weight (depth_map).
         max_disp, step: the levels.
@@ -73,7 +87,8 @@ def training_loss(outputs: tuple[Tensor, ...], fg_disp: Tensor, bg_disp: Tensor,
     loss2 = term(criterion1, levels_last(background), levels_last(target_bg), valid_bg)
     loss3 = term(criterion, depth_map, bg_disp, valid_bg)
     loss = sum(weights[name] * value for name, value in zip(WEIGHT_NAMES, (loss1, loss2, loss3)))
-    loss = loss + EARLIER_WEIGHT * weights["loss3_weight"] * sum(term(criterion, disp, bg_disp, valid_bg) for disp in earlier)
+    sharp = LogError() if isinstance(criterion, L1Huber) else criterion
+    loss = loss + EARLIER_WEIGHT * weights["loss3_weight"] * sum(term(sharp, disp, bg_disp, valid_bg) for disp in earlier)
     report = {"loss": loss, "loss1": loss1, "loss2": loss2, "loss3": loss3}
     report = {name: float(value.detach()) for name, value in report.items()}
     return loss, report | {"out_of_range": 100 * float((~valid_both).float().mean())}

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from lfkit import get_disp_distribution, training_loss
-from lfkit.losses import EARLIER_WEIGHT, DistributionCrossEntropy, LogError
+from lfkit.losses import EARLIER_WEIGHT, DistributionCrossEntropy, L1Huber, LogError
 
 WEIGHTS = {"loss1_weight": 1.0, "loss2_weight": 10.0, "loss3_weight": 100.0}
 
@@ -93,3 +93,23 @@ def test_the_logarithmic_error_by_hand():
     assert float(loss.detach()) == pytest.approx(0.1 * (np.log(2) + np.log(31)) / 3, rel=1e-4)
     loss.backward()
     assert pred.grad[1] / -pred.grad[2] == pytest.approx(31 / 2, rel=1e-3)  # an error of 3 px pulls less than one of 0.1 px
+
+
+def test_l1_and_huber_by_hand():
+    pred, target = torch.tensor([0.0, 0.5, -2.0]), torch.tensor([0.0, 0.0, 1.0])
+    assert float(L1Huber()(pred, target)) == pytest.approx((0.5 + 3 + 8 * (0.125 + 2.5)) / 3)
+
+
+@pytest.mark.parametrize("share, gap, least", [(0.4, 1.0, 0.375), (0.25, 0.8, 0.1375), (0.1, 1.0, 0.0)])  # share * gap - (1 - 2 * share) / 8, from the derivative by hand
+def test_l1_and_huber_is_least_between_two_likely_surfaces_and_on_one_that_is_all_but_sure(share, gap, least):
+    grid = torch.linspace(0, gap, 2001)
+    expected = lambda criterion: torch.stack([(1 - share) * criterion(x, torch.zeros(())) + share * criterion(x, torch.tensor(gap)) for x in grid])
+    assert float(grid[expected(L1Huber()).argmin()]) == pytest.approx(least, abs=1e-3)
+    assert float(grid[expected(nn.L1Loss()).argmin()]) == 0
+
+
+def test_earlier_maps_stay_on_a_surface_while_the_last_lies_between():
+    outputs, fg, bg = setup(2.0, -1.0)
+    earlier = torch.full((2, 3, 4), 0.5)
+    with_earlier, without = (training_loss((*outputs, *maps), fg, bg, L1Huber(), nn.L1Loss(), WEIGHTS, 4, 1)[0] for maps in ((earlier,), ()))
+    assert float(with_earlier - without) == pytest.approx(100 * EARLIER_WEIGHT * 0.1 * np.log(16), rel=1e-4)
