@@ -14,13 +14,13 @@ from tqdm.auto import tqdm
 
 from lfkit import distributed
 from lfkit.checkpoint import WEIGHTS, load_model
-from lfkit.config import SentenceParser, add_training_arguments, check_arguments, whole, whole_or_auto
+from lfkit.config import HelpFormatter, SentenceParser, add_training_arguments, check_arguments, whole, whole_or_auto
 from lfkit.dashboard import Dashboard, draw_report, run_dashboard
 from lfkit.devices import choose_device
 from lfkit.disparity import MAX_DISP, nearest_peak
 from lfkit.engine import fit
 from lfkit.faults import Fault
-from lfkit.files import existing
+from lfkit.files import check_target, existing
 from lfkit.formats import LAYOUTS
 from lfkit.hci import SCENES, check_submission, export_scene, find_benchmark_scenes, read_hci_masks
 from lfkit.inference import predict_scene
@@ -61,6 +61,8 @@ def expand_scenes(paths: Sequence[str]) -> list[Path]:
         found = find_scenes(path)
         listed = (path / SCENE_LISTS[0]).exists()
         scenes += [found[name] for name in read_scene_list(path, SCENE_LISTS[0])] if listed else found.values()
+    if not scenes:
+        raise ValueError(f"{', '.join(paths)}: no scene, {SCENE_LISTS[0]} is empty; write the names of scenes into it, one a line")
     return scenes
 
 
@@ -85,6 +87,8 @@ def score(path: Path, model, args: argparse.Namespace) -> dict:
 def validate(args: argparse.Namespace) -> None:
     """Prints and writes a table of errors; of several models side by side."""
     check_table_files(args.table)
+    if args.json:
+        check_target(Path(args.json))
     paths = expand_scenes(args.paths)
     models = {}
     for label, weights in zip(model_labels(args.weights), args.weights):
@@ -163,14 +167,14 @@ def convert(args: argparse.Namespace) -> None:
 
 def synth(args: argparse.Namespace) -> None:
     """Writes procedural scenes."""
-    bar = tqdm(total=args.scenes, desc="scenes", leave=False)
-    def render(seed: int, size: int) -> Scene:
-        scene = synthesize(seed, size, args.views_num, args.max_disp)
-        bar.update()
-        return scene
-    names = write_synthetic(args.out, args.scenes, args.size, args.seed, render)
-    bar.close()
-    print(f"{len(names)} scenes in {args.out}; train on them with `python -m lfkit train --data_dir {args.out}`")
+    with tqdm(total=args.scenes, desc="scenes", leave=False) as bar:
+        def render(seed: int, size: int) -> Scene:
+            scene = synthesize(seed, size, args.views_num, args.max_disp)
+            bar.update()
+            return scene
+        names = write_synthetic(args.out, args.scenes, args.size, args.seed, render)
+    others = len(find_scenes(args.out)) - len(names)
+    print(f"{len(names)} scenes in {args.out}{f', beside {others} that were there, which training uses too' if others else ''}; train on them with `python -m lfkit train --data_dir {args.out}`")
 
 
 COMMANDS = {"train": train, "validate": validate, "predict": predict, "export-hci": export_hci, "report": report, "dashboard": dashboard, "convert": convert, "synth": synth}
@@ -188,9 +192,9 @@ def add_scene_commands(commands, formatter: type) -> None:
                        ("export-hci", "write a submission to the HCI benchmark")):
         command = commands.add_parser(name, help=what, formatter_class=formatter)
         if name == "validate":
-            command.add_argument("--weights", nargs="+", default=[str(WEIGHTS)], metavar="FILE", help="checkpoints, after the scenes; several stand side by side")
+            command.add_argument("--weights", nargs="+", default=[str(WEIGHTS)], metavar="FILE", help="checkpoints, after the scenes; several stand side by side; the shipped weights by default")
         else:
-            command.add_argument("--weights", default=str(WEIGHTS), metavar="FILE", help="checkpoint")
+            command.add_argument("--weights", default=str(WEIGHTS), metavar="FILE", help="checkpoint; the shipped weights by default")
         command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:0 ...")
         command.add_argument("--test_length", type=whole_or_auto(1), default="auto", help="longest side of a crop, pixels; auto: by the memory")
         command.add_argument("--shave", type=whole_or_auto(0), default="auto",
@@ -216,7 +220,7 @@ def make_parser() -> SentenceParser:
     """The parser of the command line."""
     parser = SentenceParser(prog="lfkit", description="Sees the disparity behind occluders in light fields.", fromfile_prefix_chars="@")
     commands = parser.add_subparsers(dest="command", required=True, metavar=" | ".join(COMMANDS))
-    formatter = argparse.ArgumentDefaultsHelpFormatter
+    formatter = HelpFormatter
     command = commands.add_parser("train", help="train a network", formatter_class=formatter)
     add_training_arguments(command)
     add_scene_commands(commands, formatter)
@@ -226,7 +230,7 @@ def make_parser() -> SentenceParser:
     command.add_argument("--out", default=None, metavar="FILE", help="the page; report.html in the run's directory by default")
 
     command = commands.add_parser("dashboard", help="serve visdom on loopback", formatter_class=formatter)
-    command.add_argument("--port", type=whole(1), default=9878, help="where it listens, on 127.0.0.1")
+    command.add_argument("--port", type=whole(1, 65535), default=9878, help="where it listens, on 127.0.0.1")
     command.add_argument("--env_path", default="runs/visdom", metavar="DIR", help="where its windows are kept, and its page")
     command.add_argument("--log_dir", default="./log", metavar="DIR", help="whose runs' recordings are replayed into it")
 
@@ -242,22 +246,24 @@ def make_parser() -> SentenceParser:
     command.add_argument("--size", type=whole(16), default=128, help="side of the views, in pixels")
     command.add_argument("--seed", type=whole(0), default=0, help="of the first scene")
     command.add_argument("--views_num", type=int, default=9, help="views a side, odd")
-    command.add_argument("--max_disp", type=float, default=MAX_DISP, help="largest disparity, in pixels per view step")
+    command.add_argument("--max_disp", type=float, default=MAX_DISP, help="largest disparity, in pixels per view step, at least 2")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; 0 when all went well, with one sentence 2 for a user's mistake and 1 for what befell a run."""
+    args = argparse.Namespace(command="")
     try:
         args = make_parser().parse_args(sys.argv[1:] if argv is None else list(argv))
         if args.command in ("validate", "predict", "export-hci"):
             args.chosen_device = choose_device(args.device)
         COMMANDS[args.command](args)
-    except (ValueError, FileNotFoundError, Fault) as error:
-        print(f"lfkit: {error}", file=sys.stderr)
-        return 1 if isinstance(error, Fault) else 2
+    except (ValueError, OSError, MemoryError, Fault) as error:
+        system = isinstance(error, OSError) and error.filename
+        print(f"lfkit: {f'{error.filename}: {error.strerror}' if system else error or 'out of memory'}", file=sys.stderr)
+        return 1 if isinstance(error, (MemoryError, Fault)) else 2
     except KeyboardInterrupt:
-        print("lfkit: interrupted; go on with --resume auto", file=sys.stderr)
+        print(f"lfkit: interrupted{'; go on with --resume auto' if args.command == 'train' else ''}", file=sys.stderr)
         return 130
     return 0
 

@@ -1,13 +1,21 @@
 """The training flags and their defaults, and the notebooks' profiles. Imported by entry points alone."""
 
 import json
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+import shlex
+from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
 
 from lfkit.disparity import MAX_DISP, STEP, disparity_levels
 from lfkit.losses import CRITERIA, DISP_CRITERIA, WEIGHT_NAMES
 from lfkit.model import check_views_num
 from lfkit.optim import OPTIMIZERS, PRECISIONS
+
+
+class HelpFormatter(ArgumentDefaultsHelpFormatter):
+    """Says a default where there is one to say."""
+
+    def _get_help_string(self, action):
+        return action.help if action.required or action.dest == "weights" or action.default in (None, "", []) else super()._get_help_string(action)
 
 
 class SentenceParser(ArgumentParser):
@@ -17,19 +25,21 @@ class SentenceParser(ArgumentParser):
         raise ValueError(f"{message}; `{self.prog} --help` lists what is known")
 
     def convert_arg_line_to_args(self, arg_line):
-        """A line of a run's args.json as a flag: `@FILE` takes them all, but for what makes a run go on with another."""
+        """A line of a run's args.json as a flag: `@FILE` takes them all, but for what makes a run go on with another; a line of any other file as on the command line."""
         name, _, value = arg_line.strip().rstrip(",").partition(": ")
-        if not value or value == "null" or name in ('"command"', '"resume"', '"model_save_dir"'):
+        if not name.startswith('"'):
+            return [] if name in ("", "{", "}") else shlex.split(arg_line)
+        if value == "null" or name in ('"command"', '"resume"', '"model_save_dir"'):
             return []
         return [f"--{json.loads(name)}={json.loads(value)}"]
 
 
-def whole(low: int):
-    """An argparse type: a whole number from `low`."""
+def whole(low: int, high: float = float("inf")):
+    """An argparse type: a whole number from `low` to `high`."""
     def parse(text):
         value = int(text)
-        if value < low:
-            raise ArgumentTypeError(f"must be a whole number from {low}: got {text}")
+        if not low <= value <= high:
+            raise ArgumentTypeError(f"must be a whole number from {low}{f' to {high}' if high < float('inf') else ''}: got {text}")
         return value
     parse.__name__ = "whole number"
     return parse
@@ -104,7 +114,7 @@ def add_model_arguments(parser: ArgumentParser) -> None:
     model.add_argument("--start_from", default=None, metavar="FILE", help="checkpoint whose weights a new run starts from, such as the shipped ones")
     model.add_argument("--train_only", default="", metavar="PARTS", help="parts of the network that learn, such as second_look,closer_look; all others keep their weights")
     model.add_argument("--model_save_dir", default=None, metavar="FILE", help="checkpoint to go on from")
-    model.add_argument("--resume", default="", choices=("", "auto"), help="auto goes on from the newest whole checkpoint under log_dir")
+    model.add_argument("--resume", default="", choices=("", "auto"), help="auto goes on from the newest whole checkpoint of this model_name and model_msg under log_dir")
     model.add_argument("--channels", type=whole(4), default=32, help="width of the network")
     model.add_argument("--views_num", type=int, default=9, help="views a side, odd; the middle ones of a larger grid")
     model.add_argument("--max_disp", type=float, default=MAX_DISP, help="largest disparity level, in pixels per view step")
@@ -152,7 +162,7 @@ def add_log_arguments(parser: ArgumentParser) -> None:
     log.add_argument("--keep", type=whole(0), default=5, help="numbered checkpoints that stay, the newest, beside the best and the last; 0 for all")
     log.add_argument("--if_visdom", type=int, choices=(0, 1), default=0, help="1 draws the curves in visdom")
     log.add_argument("--visdom_server", default="http://localhost", help="address of the visdom server")
-    log.add_argument("--visdom_port", type=whole(1), default=9878, help="its port")
+    log.add_argument("--visdom_port", type=whole(1, 65535), default=9878, help="its port")
 
 
 def add_training_arguments(parser: ArgumentParser) -> None:

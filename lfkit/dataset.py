@@ -165,9 +165,14 @@ class SyntheticLF(Dataset):
         augment: as in `DatasetLF`, but for what the renderer varies itself.
 
     Items: as in `DatasetLF`; they depend on (seed, epoch, index) alone.
+
+    Raises:
+        ValueError: when patch_size is below 16 or max_disp below 2.
     """
 
     def __init__(self, args: Namespace, device: torch.device | str = "cpu", augment: bool = True):
+        if args.patch_size < 16 or args.max_disp < 2:
+            raise ValueError(f"procedural scenes need --patch_size 16 and --max_disp 2 or more: got {args.patch_size} and {args.max_disp:g}")
         self.args, self.device, self.augment, self.epoch = args, device, augment, 0
 
     set_epoch = DatasetLF.set_epoch

@@ -3,12 +3,13 @@
 import torch
 
 
-def choose_device(name: str = "auto") -> torch.device:
+def choose_device(name: str | torch.device = "auto") -> torch.device:
     """The device that is asked for; "auto" is the CUDA device with the most free memory, or the CPU.
 
     Raises:
         ValueError: when there is no such device; the sentence says which ones are.
     """
+    name = str(name)
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
         if not count:

@@ -29,7 +29,7 @@ from lfkit.losses import CRITERIA, DISP_CRITERIA, WEIGHT_NAMES, training_loss
 from lfkit.metrics import BORDER, compute_bad_pix, compute_mse
 from lfkit.model import DeoccNet, weights_init_xavier
 from lfkit.optim import PRECISIONS, keep_channels_last, make_average, make_optimizer, make_scaler, make_scheduler
-from lfkit.rundir import describe_start, make_run_dir, setup_logging, write_curves
+from lfkit.rundir import describe_start, discard_run, make_run_dir, setup_logging, write_curves
 from lfkit.visual import save_validation_result
 
 logger = logging.getLogger("lfkit")
@@ -284,9 +284,14 @@ class Run:
         self.log_path, self.start = distributed.on_first(lambda: self._open(source, checkpoint))
         for message in skipped:
             logger.warning("passed over: %s", message)
-        self.dataset, self.fresh = open_training(args, device), True
-        together = args.batch_size * args.accumulate * distributed.world()
-        self.model, self.optimizer, self.scheduler = build(args, device, -(-len(self.dataset) // together))
+        try:
+            self.dataset, self.fresh = open_training(args, device), True
+            together = args.batch_size * args.accumulate * distributed.world()
+            self.model, self.optimizer, self.scheduler = build(args, device, -(-len(self.dataset) // together))
+        except (ValueError, OSError):
+            if distributed.rank() == 0 and not source:
+                discard_run(self.log_path)
+            raise
         self.scaler, self.average = make_scaler(args, device), make_average(args, self.model)
         seed_all(args.seed + distributed.rank())  # the weights are alike on all ranks, what is drawn later is not
         if source:
@@ -320,6 +325,12 @@ class Run:
 
     def _restore(self, checkpoint: dict, source: Path) -> None:
         restore(checkpoint, source, self.model, self.optimizer, self.scheduler)
+        kept = ("lr",) if "lr_lambdas" in self.scheduler.state_dict() else ("lr", "decay_step", "gamma")  # what the states of optimizer and scheduler bring back
+        for name in kept:
+            saved = checkpoint["args"].get(name, getattr(self.args, name))
+            if saved != getattr(self.args, name):
+                logger.warning("a run that goes on keeps its --%s %s: got %s; start a new one with --start_from for that", name, saved, getattr(self.args, name))
+                setattr(self.args, name, saved)
         if checkpoint.get("scaler_state_dict") and self.scaler.is_enabled():
             self.scaler.load_state_dict(checkpoint["scaler_state_dict"])
         if self.average is not None:

@@ -14,16 +14,26 @@ from lfkit.faults import Fault
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
 
+def check_kind(image: np.ndarray, where: str = "image") -> np.ndarray:
+    """The array, or a tensor's, when it is uint8 or floats; ValueError otherwise."""
+    image = np.asarray(image)
+    if image.dtype not in (np.uint8, np.float16, np.float32, np.float64):
+        raise ValueError(f"{where}: pixels are {image.dtype}; pass uint8 (0 to 255) or float32 ([0, 1])")
+    return image
+
+
 def as_float(image: np.ndarray) -> np.ndarray:
-    """An image or light field as float32 in [0, 1]; uint8 is divided by 255."""
+    """An image or light field as float32 in [0, 1]; uint8 is divided by 255. ValueError where it is neither uint8 nor floats."""
+    image = check_kind(image)
     if image.dtype != np.uint8:
         return np.asarray(image, np.float32)
     return np.divide(np.ascontiguousarray(image), np.float32(255), dtype=np.float32)  # one pass over bytes that lie together
 
 
 def as_byte(image: np.ndarray) -> np.ndarray:
-    """An image or light field as uint8; floats in [0, 1] are rounded."""
-    return np.asarray(image) if image.dtype == np.uint8 else (np.clip(image, 0, 1) * 255).round().astype(np.uint8)
+    """An image or light field as uint8; floats in [0, 1] are rounded. ValueError where it is neither."""
+    image = check_kind(image)
+    return image if image.dtype == np.uint8 else (np.clip(image, 0, 1) * 255).round().astype(np.uint8)
 
 
 def read_pfm(path: str | Path) -> np.ndarray:
@@ -36,7 +46,7 @@ def read_pfm(path: str | Path) -> np.ndarray:
     Source: http://netpbm.sourceforge.net/doc/pfm.html
     """
     data = existing(Path(path)).read_bytes()
-    header = re.match(rb"Pf\s+(\d+)\s+(\d+)\s+(-?[\d.eE+-]+)\s", data)
+    header = re.match(rb"Pf\s+(\d+)\s+(\d+)\s+(-?[\d.eE+-]+)(?:\r\n|\s)", data)
     if not header:
         raise ValueError(f"{path}: not a single-channel PFM (it must begin with 'Pf', width, height and scale)")
     width, height, scale = int(header[1]), int(header[2]), float(header[3])
@@ -98,6 +108,14 @@ def existing(path: Path) -> Path:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or directory")
     return path
+
+
+def check_target(file: Path) -> None:
+    """ValueError when a file can't be written at a path, since a folder is there, or a file where a folder of it should be: known before hours of work."""
+    if file.is_dir():
+        raise ValueError(f"{file}: is a folder; name a file")
+    if blocked := [folder for folder in file.parents if folder.exists() and not folder.is_dir()]:
+        raise ValueError(f"{file}: can't be written, {blocked[0]} is a file; name another place")
 
 
 def read_array(path: Path) -> np.ndarray:

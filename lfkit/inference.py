@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cached_property
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -270,8 +271,8 @@ def _plan(runner: _Runner, max_length: int | str, memory: float | None, batch: i
 def _check_options(scale: int, max_length: int | str, shave: int | str, mod: int, memory: float | None, batch: int | None) -> None:
     """ValueError for values out of range."""
     numbers = [scale, 1 if max_length == AUTO else max_length, mod, 0 if shave == AUTO else shave]
-    if any(isinstance(value, str) for value in numbers):
-        raise ValueError(f"max_length and shave must be whole numbers or {AUTO!r}: got {max_length!r} and {shave!r}")
+    if not all(isinstance(value, Integral) for value in numbers):
+        raise ValueError(f"scale and mod must be whole numbers, max_length and shave also {AUTO!r}: got {scale!r}, {mod!r}, {max_length!r} and {shave!r}")
     if min(numbers[:3]) < 1 or numbers[3] < 0:
         raise ValueError(f"scale, max_length and mod must be at least 1 and shave at least 0: got {scale}, {max_length}, {mod} and {shave}")
     if (memory is not None and memory <= 0) or (batch is not None and batch < 1):
@@ -333,6 +334,9 @@ def predict_scene(lf: np.ndarray, model: Callable, device: torch.device, max_len
     Returns:
         (depDistT 'd h w', depDistS 'd h w', depth_map 'h w'), tensors on the CPU.
     """
+    lf = np.asarray(lf)
+    if lf.ndim != 5 or not lf.size:
+        raise ValueError(f"a light field is 'u v h w c' with at least one pixel: got shape {lf.shape}; reorder its axes")
     lf = lf if lf.dtype in (np.uint8, np.float32) else as_float(lf)
     outputs = overlap_crop_forward(lf[None], model, 1, max_length, shave, mod, device=device, **options)
     return tuple(out[0] for out in outputs)

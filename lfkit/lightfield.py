@@ -7,14 +7,16 @@ from pathlib import Path
 import imageio.v3 as iio
 import numpy as np
 
-from lfkit.files import IMAGE_SUFFIXES, as_byte, as_float, existing, read_array, read_image, read_pfm, write_pfm
+from lfkit.files import IMAGE_SUFFIXES, as_byte, as_float, check_kind, existing, read_array, read_image, read_pfm, write_pfm, write_whole
 from lfkit.formats import read_folder, read_picture
 
 __all__ = ["IMAGE_SUFFIXES", "RANGE_SLACK", "SCENE_LISTS", "Scene", "as_byte", "as_float", "check_image", "check_views", "find_scenes", "is_scene", "load_scene",
            "read_array", "read_image", "read_pfm", "read_scene_list", "save_scene", "training_scenes", "write_pfm", "write_synthetic"]
 
 RANGE_SLACK = 1e-3  # an interpolated float view may leave [0, 1] by rounding, not by more
+BEHIND, BEHIND_SHARE = 0.1, 0.05  # pixels per view step that the first surface may lie behind the background, and the share of the pixels where by more
 NOTE_PARTS = {"bg_disp": "bgDisparity", "fg_disp": "fgDisparity", "mask": "mask", "gt_data": "gt"}
+HCI_PARTS = ("gt_disp_lowres.pfm", "bg_disp.npy", "fg_disp.npy", "mask.png")
 SCENE_LISTS = ("testing_images.txt", "debug_testing_images.txt")
 
 
@@ -50,7 +52,9 @@ class Scene:
             mask = np.asarray(self.mask)
             if mask.shape != size:
                 raise ValueError(f"{self.name}: mask has shape {mask.shape}, the views are {size}; give one 'h w' map of the views' size")
-            self.mask = mask.astype(bool) if mask.max(initial=0) <= 1 else mask > 127
+            self.mask = mask >= (0.5 if mask.max(initial=0) <= 1 else 128)
+        if self.two_layers and (behind := float((self.fg_disp < self.bg_disp - BEHIND).mean())) > BEHIND_SHARE:
+            raise ValueError(f"{self.name}: fg_disp, of the first surface, lies behind bg_disp in {100 * behind:.0f} % of the pixels; exchange the two, or turn the sign of both")
         if self.gt_data is not None:
             check_image(self.gt_data, f"{self.name}: gt_data")
             if self.gt_data.shape != (*size, 3):
@@ -83,10 +87,8 @@ class Scene:
 
 def check_image(image: np.ndarray, where: str) -> None:
     """ValueError unless the array is uint8, or floats in [0, 1] without a NaN; it is read slab by slab."""
-    if image.dtype == np.uint8:
+    if check_kind(image, where).dtype == np.uint8:
         return
-    if image.dtype not in (np.float32, np.float64, np.float16):
-        raise ValueError(f"{where}: pixels are {image.dtype}; save uint8 (0 to 255) or float32 ([0, 1])")
     for slab in image:
         low, high = float(slab.min()), float(slab.max())
         if math.isnan(low) or math.isnan(high):
@@ -163,7 +165,7 @@ def save_scene(scene: Scene, root: str | Path, layout: str = "note") -> Path:
 
     Args:
         scene: what is written; views as uint8.
-        root: data directory, made if missing; for "npy" the file, which holds the views alone.
+        root: data directory, made if missing; for "npy" the file, which holds the views alone. A scene of the same name is replaced, its maps and views that this one lacks are removed.
         layout: "note", "hci" or "npy".
 
     Returns:
@@ -185,16 +187,21 @@ def save_scene(scene: Scene, root: str | Path, layout: str = "note") -> Path:
             value = getattr(scene, part)
             parts[folder] = as_byte(value) if part == "gt_data" and value is not None else value
         for folder, value in parts.items():
-            if value is not None:
-                (root / folder).mkdir(parents=True, exist_ok=True)
-                np.save(root / folder / f"{scene.name}.npy", value)
+            if value is None:
+                (root / folder / f"{scene.name}.npy").unlink(missing_ok=True)
+            else:
+                write_whole(root / folder / f"{scene.name}.npy", lambda file: np.save(file, value))  # the scene may be mapped from the file that it goes to
         return root / "LFs" / f"{scene.name}.npy"
     if layout != "hci":
         raise ValueError(f"layout must be 'note', 'hci' or 'npy': got {layout!r}")
     folder = root / scene.name
     folder.mkdir(parents=True, exist_ok=True)
-    for n in range(scene.views_num**2):
-        iio.imwrite(folder / f"input_Cam{n:03d}.png", as_byte(scene.lf[divmod(n, scene.views_num)]))
+    views = {f"input_Cam{n:03d}.png": divmod(n, scene.views_num) for n in range(scene.views_num**2)}
+    for left in (*folder.glob("input_Cam[0-9][0-9][0-9].png"), *folder.glob("clean_Cam[0-9][0-9][0-9].png"), *(folder / part for part in HCI_PARTS)):
+        if left.name not in views:
+            left.unlink(missing_ok=True)  # of an earlier scene of this name; what the new one is mapped from stays readable
+    for name, at in views.items():
+        iio.imwrite(folder / name, as_byte(scene.lf[at]))
     if scene.bg_disp is not None:
         write_pfm(folder / "gt_disp_lowres.pfm", scene.bg_disp)
         np.save(folder / "bg_disp.npy", scene.bg_disp)
@@ -210,9 +217,9 @@ def save_scene(scene: Scene, root: str | Path, layout: str = "note") -> Path:
 # data directories
 
 def is_scene(path: Path) -> bool:
-    """Whether a path looks like one scene: an .npy file, a picture, or a folder with pictures in it."""
+    """Whether a path looks like one scene: an .npy file, a picture, or a folder with pictures in it that is no data directory."""
     if path.is_dir():
-        return any(f.suffix.lower() in IMAGE_SUFFIXES for f in path.iterdir())
+        return not any((path / name).exists() for name in ("LFs", *SCENE_LISTS)) and any(f.suffix.lower() in IMAGE_SUFFIXES for f in path.iterdir())
     return path.suffix.lower() in (".npy", *IMAGE_SUFFIXES) and path.exists()
 
 

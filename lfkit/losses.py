@@ -4,7 +4,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from lfkit.disparity import get_disp_distribution, inside_levels
+from lfkit.disparity import disparity_levels, get_disp_distribution, inside_levels
 
 WEIGHT_NAMES = ("loss1_weight", "loss2_weight", "loss3_weight")
 
@@ -65,9 +65,13 @@ def training_loss(outputs: tuple[Tensor, ...], fg_disp: Tensor, bg_disp: Tensor,
         The loss, and a dict of floats: loss, loss1, loss2, loss3, and out_of_range, the percent of pixels left out.
 
     Raises:
-        ValueError: when the shapes of outputs and truth differ, or a weight is missing.
+        ValueError: when the shapes of outputs and truth differ, the distributions have other levels, or a weight is missing.
     """
     both, background, depth_map, *earlier = outputs
+    levels = len(disparity_levels(max_disp, step))
+    if any(part.shape != (len(depth_map), levels, *depth_map.shape[1:]) for part in (both, background)):
+        raise ValueError(f"depDistT and depDistS must be 'b d h w' with d = {levels} levels and the size of depth_map {tuple(depth_map.shape)}: got {tuple(both.shape)} "
+                         f"and {tuple(background.shape)}; pass the max_disp and step that the network has")
     if not depth_map.shape == fg_disp.shape == bg_disp.shape:
         raise ValueError(f"depth_map, fg_disp and bg_disp differ in shape: {tuple(depth_map.shape)}, {tuple(fg_disp.shape)} "
                          f"and {tuple(bg_disp.shape)}; pass all as 'b h w'")

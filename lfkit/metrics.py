@@ -34,8 +34,8 @@ def _errors(pred, gt, border: int, mask) -> np.ndarray:
         errors = errors[mask[inner].astype(bool)]
         if not errors.size:
             raise ValueError(f"the mask leaves no pixel inside the border of {border}; pass another mask or border")
-    if np.isnan(errors).any():
-        raise ValueError(f"pred or gt has {int(np.isnan(errors).sum())} NaN pixels of {errors.size}; mask them out")
+    if not np.isfinite(errors).all():
+        raise ValueError(f"pred or gt has {int((~np.isfinite(errors)).sum())} NaN or infinite pixels of {errors.size}; mask them out")
     return errors
 
 
@@ -51,7 +51,7 @@ def compute_mse(pred, gt, border: int = BORDER, mask=None) -> float:
         The mean of (pred - gt) ** 2, in squared pixels.
 
     Raises:
-        ValueError: when the shapes differ or are no maps, the map is too small for the border, no pixel is left, or one is NaN.
+        ValueError: when the shapes differ or are no maps, the map is too small for the border, no pixel is left, or one is NaN or infinite.
 
     >>> compute_mse(np.zeros((4, 4)), np.full((4, 4), 0.5), border=1)
     0.25

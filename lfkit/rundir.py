@@ -52,6 +52,16 @@ def make_run_dir(args: Namespace) -> tuple[Path, str]:
     raise ValueError(f"{args.log_dir}: 999 runs in one minute; pass another --log_dir")
 
 
+def discard_run(log_path: Path) -> None:
+    """Takes away a new run's directory with its log file: a run that never started leaves nothing."""
+    for handler in [h for h in logger.handlers if isinstance(h, logging.FileHandler)]:
+        logger.removeHandler(handler)
+        handler.close()
+    for file in log_path.glob("*.log"):
+        file.unlink()
+    log_path.rmdir()
+
+
 def git_commit(folder: Path) -> str | None:
     """The commit of the folder's repository, with "+" behind it where files differ from it; None outside a repository."""
     def git(*words: str) -> str:

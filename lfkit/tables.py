@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lfkit.disparity import MAX_DISP, STEP, disp_deviation, nearest_peak
+from lfkit.disparity import MAX_DISP, STEP, disp_deviation, inside_levels, nearest_peak
+from lfkit.files import check_target
 from lfkit.lightfield import Scene
 from lfkit.metrics import BENCHMARK_BORDER, compute_bad_pix, compute_mse, compute_nll, compute_peaks, compute_scores, compute_sparsification
 
@@ -52,11 +53,13 @@ def score_layers(scene: Scene, both, background, disp: np.ndarray, max_disp: flo
         border: pixels left out at each side.
 
     Returns:
-        nll (nats a pixel) and ause (parts of the mean absolute error) of the background; with both layers' truth, fg_mse_x100 and fg_bad_pix of the nearer
+        nll (nats a pixel; where a true disparity lies within the levels) and ause (parts of the mean absolute error) of the background; with both layers' truth, fg_mse_x100 and fg_bad_pix of the nearer
         peak, and inside the mask peak_recall and peak_precision, percent.
     """
     doubt = disp_deviation(background[None], max_disp, step)[0].numpy()
-    row = {"nll": compute_nll(background, scene.bg_disp, max_disp, step, border), "ause": compute_sparsification(disp, scene.bg_disp, doubt, border)["area"]}
+    row = {"ause": compute_sparsification(disp, scene.bg_disp, doubt, border)["area"]}
+    if _inside_border(inside_levels(scene.bg_disp, max_disp, step), border):
+        row["nll"] = compute_nll(background, scene.bg_disp, max_disp, step, border)
     if scene.two_layers:
         nearer = nearest_peak(both[None], max_disp, step)[0].numpy()
         row |= {"fg_mse_x100": 100 * compute_mse(nearer, scene.fg_disp, border), "fg_bad_pix": compute_bad_pix(nearer, scene.fg_disp, border=border)}
@@ -220,7 +223,8 @@ def write_tables(files: Sequence[str | Path], models: dict[str, list[dict]], key
 
 
 def check_table_files(files: Sequence[str | Path]) -> None:
-    """ValueError when a table's file has a suffix that no style belongs to."""
+    """ValueError when a table's file has a suffix that no style belongs to, or can't be written where it is to lie."""
     for file in map(Path, files):
+        check_target(file)
         if file.suffix not in STYLES:
             raise ValueError(f"{file}: a table's file must end in {', '.join(STYLES)}; name another")

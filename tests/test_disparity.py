@@ -77,3 +77,15 @@ def test_every_peak_has_its_place():
     both = (get_disp_distribution(torch.full((1, 1, 1), 3.0)) + get_disp_distribution(torch.full((1, 1, 1), -0.75))) / 2
     is_peak, disps = find_peaks(both)
     assert disps[is_peak].tolist() == pytest.approx([-0.75, 3.0])
+
+
+@pytest.mark.parametrize("disp, inside", [(-4.0, True), (4.0, True), (-4.001, False), (4.001, False), (float("nan"), False)])
+def test_both_ends_belong_to_the_levels(disp, inside):
+    assert inside_levels(torch.tensor([disp])).tolist() == [inside] and inside_levels(np.array([disp])).tolist() == [inside]
+
+
+def test_where_no_level_is_a_peak_the_highest_counts_and_a_level_without_mass_has_a_place():
+    flat = torch.full((1, 9, 1, 1), 0.1)
+    flat[0, 2] = 0.2  # -2; 0.4 in itself and its neighbours, less than asked for
+    assert nearest_peak(flat, threshold=0.5).item() == pytest.approx((0.1 * -3 + 0.2 * -2 + 0.1 * -1) / 0.4)
+    assert torch.equal(find_peaks(torch.eye(9)[None, 0, :, None, None])[1][0, 5:, 0, 0], torch.zeros(4))

@@ -1,3 +1,4 @@
+import json
 import logging
 from pathlib import Path
 
@@ -320,3 +321,14 @@ def test_validation_without_truth(args, tmp_path):
 def test_a_run_on_cuda(args):
     args.device = "cuda"
     assert list(lfkit.fit(args))[-1]["epoch"] == 3
+
+
+def test_a_run_that_goes_on_keeps_its_rate_and_says_so(args):
+    first = list(lfkit.fit(args))[-1]["log_path"]
+    args.resume, args.epoch, args.lr, args.gamma, args.decay_step = "auto", 4, args.lr / 8, args.gamma / 2, args.decay_step + 3
+    wanted = args.lr
+    list(lfkit.fit(args))
+    log = next(first.glob("*.log")).read_text()
+    for name in ("lr", "gamma", "decay_step"):
+        assert f"a run that goes on keeps its --{name} " in log
+    assert json.loads((first / "args.json").read_text())["lr"] == 8 * wanted == args.lr

@@ -195,6 +195,35 @@ def test_predict_scene_is_the_whole_image_on_middle_views_of_any_float(model):
         assert all(torch.allclose(a, b[0], atol=1e-5) for a, b in zip(predict_scene(lf, small, torch.device("cpu"), **options), expected))
 
 
+def test_predict_scene_hands_on_how_crops_are_cut():
+    """A model that sees two pixels far: no seam with a shave of two and more, some with none."""
+    lf = np.random.default_rng(0).random((3, 3, 40, 130, 3), np.float32)
+    blur = lambda crop: (F.avg_pool2d(F.pad(crop[:, 4], (2, 2, 2, 2)), 5, 1),)
+    by = lambda **options: predict_scene(lf, blur, torch.device("cpu"), **options)[0]
+    assert torch.allclose(by(max_length=48, shave=2, mod=2), by(max_length=200, shave=0), atol=1e-6)
+    assert not torch.allclose(by(max_length=48, shave=0, mod=2), by(max_length=200, shave=0), atol=1e-3)
+    starts = []
+    predict_scene(np.broadcast_to(np.arange(130, dtype=np.float32)[:, None] / 130, (3, 3, 40, 130, 3)), lambda crop: (starts.append(round(130 * float(crop[0, 4, 0, 0, 0]))), crop[:, 4])[1:],
+                  torch.device("cpu"), 40, 2, 5)
+    assert len(starts) > 3 and all(start % 5 == 0 for start in starts) and any(start % 8 for start in starts)
+
+
+@pytest.mark.parametrize("lf, sentence", [
+    (np.zeros((3, 3, 8, 8, 3), np.int32), "pixels are int32; pass uint8"), (np.zeros((3, 3, 8, 8, 3), np.uint16), "pixels are uint16; pass uint8"),
+    (np.zeros((3, 3, 8, 8, 3), bool), "pixels are bool"), (np.zeros((9, 8, 8, 3), np.float32), r"'u v h w c' with at least one pixel: got shape \(9, 8, 8, 3\)"),
+    (np.zeros((3, 3, 0, 8, 3), np.float32), r"got shape \(3, 3, 0, 8, 3\)")])
+def test_predict_scene_refuses_what_is_no_light_field(lf, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        predict_scene(lf, lfkit.DeoccNet(4, 3, 1, 1.0).eval(), torch.device("cpu"))
+
+
+def test_a_light_field_of_bytes_is_the_same_as_an_array_and_as_a_tensor():
+    lf = np.random.default_rng(0).integers(0, 256, (3, 3, 24, 24, 3), np.uint8)
+    net = lfkit.DeoccNet(4, 3, 1, 1.0).eval()
+    outputs = [predict_scene(views, net, torch.device("cpu"))[2] for views in (lf, torch.from_numpy(lf), lf / np.float32(255))]
+    assert torch.equal(outputs[0], outputs[1]) and torch.allclose(outputs[0], outputs[2], atol=1e-4)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_gives_what_the_cpu_gives():
     torch.manual_seed(0)
@@ -232,7 +261,8 @@ def test_bad_input():
     for broken in (x, x.numpy()):
         with pytest.raises(ValueError, match=r"x holds .*nan.*, which is NaN or infinite, first at row 2, column 5 of view \(0, 3\)"):
             overlap_crop_forward(broken, lambda crop: crop[:, 0])
-    with pytest.raises(ValueError, match="max_length and shave must be whole numbers or 'auto': got 'car' and 16"):
-        overlap_crop_forward(whole(9, 9), lambda crop: crop[:, 0], 1, "car")
+    for max_length, shave in (("car", 16), (None, 16), (20.5, 2), (20, 2.5)):
+        with pytest.raises(ValueError, match=f"max_length and shave also 'auto': got 1, 8, {max_length!r} and {shave!r}"):
+            overlap_crop_forward(whole(9, 9), lambda crop: crop[:, 0], 1, max_length, shave)
     with pytest.raises(ValueError, match="memory must be above 0 bytes and batch at least 1: got None and 0"):
         overlap_crop_forward(whole(9, 9), lambda crop: crop[:, 0], batch=0)

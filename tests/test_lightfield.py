@@ -160,7 +160,7 @@ def test_a_truncated_png(hci):
     (np.full((3, 3, 5, 5, 3), 200.0, np.float32), r"must lie in \[0, 1\], got 200 to 200; divide by 255"),
     (np.full((3, 3, 5, 5, 3), -0.5, np.float32), r"must lie in \[0, 1\], got -0.5"),
     (np.full((3, 3, 5, 5, 3), np.nan, np.float32), "NaN values"),
-    (np.zeros((3, 3, 5, 5, 3), np.int64), "pixels are int64; save uint8"),
+    (np.zeros((3, 3, 5, 5, 3), np.int64), "pixels are int64; pass uint8"),
 ])
 def test_bad_npy(tmp_path, array, sentence):
     np.save(tmp_path / "s.npy", array)
@@ -228,3 +228,49 @@ def test_rendered_scenes_bring_both_layers(name):
 def test_a_photograph_has_no_truth():
     scene = lfkit.load_scene(real("lytro/2067"))
     assert scene.lf.shape == (9, 9, 383, 552, 3) and scene.bg_disp is None
+
+
+@pytest.mark.parametrize("layout", ["note", "hci"])
+def test_a_scene_may_be_changed_and_written_over_itself(tmp_path, layout):
+    rng = np.random.default_rng(0)
+    big = Scene("big", rng.integers(0, 256, (5, 5, 64, 64, 3), np.uint8), rng.random((64, 64)).astype(np.float32), mask=np.ones((64, 64), bool))
+    mapped = lfkit.load_scene(lfkit.save_scene(big, tmp_path, layout))
+    mapped.bg_disp = mapped.bg_disp + 1
+    back = lfkit.load_scene(lfkit.save_scene(mapped, tmp_path, layout))
+    assert np.array_equal(back.lf, big.lf) and np.array_equal(back.bg_disp, big.bg_disp + 1)
+    again = lfkit.load_scene(lfkit.save_scene(back, tmp_path, layout))  # nothing changed: the maps, too, come from the files that they go to
+    assert np.array_equal(again.lf, big.lf) and np.array_equal(again.bg_disp, big.bg_disp + 1)
+
+
+@pytest.mark.parametrize("layout", ["note", "hci"])
+def test_a_scene_takes_the_place_of_all_of_an_earlier_one(small, tmp_path, layout):
+    lfkit.save_scene(Scene(small.name, np.zeros((5, 5, 24, 24, 3), np.uint8), small.bg_disp, small.fg_disp, small.mask, small.gt_data), tmp_path, layout)
+    back = lfkit.load_scene(lfkit.save_scene(Scene(small.name, small.lf), tmp_path, layout))
+    assert np.array_equal(back.lf, small.lf) and [back.bg_disp, back.fg_disp, back.mask, back.gt_data] == [None] * 4
+
+
+def test_layers_in_the_wrong_order_are_refused(small):
+    with pytest.raises(ValueError, match=f"{small.name}: fg_disp, of the first surface, lies behind bg_disp in .* exchange the two"):
+        Scene(small.name, small.lf, small.fg_disp, small.bg_disp)
+    few = small.bg_disp.copy()
+    few[:1, :20] -= 1  # a few pixels of noise pass
+    assert Scene(small.name, small.lf, small.bg_disp, few).two_layers
+
+
+@pytest.mark.parametrize("kind, low, high", [(np.float32, 0.49, 0.5), (np.uint8, 127, 128), (np.uint8, 0, 1), (np.float32, 127.0, 128.0), (bool, False, True)])
+def test_a_mask_is_where_at_least_half_is_covered(kind, low, high):
+    mask = np.array([[low, high]], kind)
+    assert Scene("s", np.zeros((3, 3, 1, 2, 3), np.uint8), mask=mask).mask.tolist() == [[False, True]]
+
+
+def test_a_pfm_header_may_end_its_lines_as_windows_does(tmp_path):
+    disp = np.arange(12, dtype=np.float32).reshape(3, 4)
+    (tmp_path / "d.pfm").write_bytes(b"Pf\r\n4 3\r\n-1.0\r\n" + disp[::-1].tobytes())
+    assert np.array_equal(read_pfm(tmp_path / "d.pfm"), disp)
+
+
+def test_only_bytes_and_floats_are_images():
+    for function in (lfkit.lightfield.as_float, lfkit.lightfield.as_byte):
+        for kind in (np.int32, np.uint16, bool):
+            with pytest.raises(ValueError, match=f"pixels are {np.dtype(kind)}; pass uint8"):
+                function(np.ones((2, 2, 3), kind))

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from lfkit import get_disp_distribution, training_loss
-from lfkit.losses import EARLIER_WEIGHT, DistributionCrossEntropy, L1Huber, LogError
+from lfkit.losses import DISP_CRITERIA, EARLIER_WEIGHT, DistributionCrossEntropy, L1Huber, LogError
 
 WEIGHTS = {"loss1_weight": 1.0, "loss2_weight": 10.0, "loss3_weight": 100.0}
 
@@ -113,3 +113,27 @@ def test_earlier_maps_stay_on_a_surface_while_the_last_lies_between():
     earlier = torch.full((2, 3, 4), 0.5)
     with_earlier, without = (training_loss((*outputs, *maps), fg, bg, L1Huber(), nn.L1Loss(), WEIGHTS, 4, 1)[0] for maps in ((earlier,), ()))
     assert float(with_earlier - without) == pytest.approx(100 * EARLIER_WEIGHT * 0.1 * np.log(16), rel=1e-4)
+
+
+@pytest.mark.parametrize("name, expected", [("l1", 0.5), ("log", 0.1 * np.log(6)), ("l1_huber", 0.5 + 8 * 0.125)])
+def test_each_name_is_of_its_own_loss(name, expected):
+    assert float(DISP_CRITERIA[name]()(torch.full((3,), 0.5), torch.zeros(3))) == pytest.approx(expected)
+
+
+def test_a_hidden_pixel_outside_the_levels_counts_nowhere():
+    outputs, fg, bg = setup(2.0, -1.0)
+    earlier = torch.zeros(2, 3, 4, requires_grad=True)
+    bg[0, 0, 0] = -9.0  # hidden, and beyond the levels
+    loss, _ = training_loss((*outputs, earlier), fg, bg, nn.L1Loss(), nn.L1Loss(), WEIGHTS, 4, 1, 1.0)
+    loss.backward()
+    for out in (*outputs[1:], earlier):
+        gradient = out.grad.reshape(2, -1, 3, 4)
+        assert (gradient[0, :, 0, 0] == 0).all() and (gradient[0, :, 0, 1] != 0).any()
+
+
+def test_distributions_of_other_levels_are_refused():
+    outputs, fg, bg = setup(1.0, 0.0)
+    with pytest.raises(ValueError, match=r"with d = 17 levels and the size of depth_map \(2, 3, 4\): got \(2, 9, 3, 4\) .* pass the max_disp and step"):
+        training_loss(outputs, fg, bg, nn.L1Loss(), nn.L1Loss(), WEIGHTS, 4, 0.5)
+    with pytest.raises(ValueError, match=r"the size of depth_map \(2, 3, 4\): got \(2, 9, 2, 4\)"):
+        training_loss((outputs[0][:, :, :2], *outputs[1:]), fg, bg, nn.L1Loss(), nn.L1Loss(), WEIGHTS, 4, 1)

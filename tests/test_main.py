@@ -1,11 +1,13 @@
 import json
 import os
+import re
 import subprocess
 import sys
 
 import imageio.v3 as iio
 import numpy as np
 import pytest
+import torch
 from einops import rearrange
 
 import lfkit
@@ -222,3 +224,82 @@ def test_one_file_may_be_written_over_the_views_it_is_mapped_from(tmp_path):
     np.save(tmp_path / "a.npy", np.full((3, 3, 4, 5, 3), 0.2, np.float32))
     assert lfkit.save_scene(lfkit.load_scene(tmp_path / "a.npy"), tmp_path / "a.npy", "npy") == tmp_path / "a.npy"
     assert (np.load(tmp_path / "a.npy") == 51).all()
+
+
+def test_one_sentence_where_a_file_is_in_the_way(trained, tmp_path, capsys):
+    root, flags, weights = trained
+    scene = str(next((root / "d" / "LFs").glob("*.npy")))
+    (tmp_path / "file").write_text("")
+    common = ["--weights", str(weights), "--device", "cpu", "--border", "4"]
+    for argv, words in (
+        (["predict", scene, "--out", str(tmp_path / "file" / "x"), *common[:4]], "file"),
+        (["synth", "--out", str(tmp_path / "file"), "--scenes", "2", "--size", "16", "--views_num", "3"], "file"),
+        (["train", *flags[:3], str(tmp_path / "file"), *flags[4:]], "file"),
+        (["validate", scene, *common, "--json", str(tmp_path)], "is a folder; name a file"),
+        (["validate", scene, *common, "--table", str(tmp_path / "file" / "t.md")], "file is a file; name another place"),
+        (["dashboard", "--port", "99999999"], "from 1 to 65535: got 99999999"),
+    ):
+        assert main(argv) in (1, 2), argv
+        told = capsys.readouterr().err
+        assert words in told and told.splitlines()[-1].startswith("lfkit: ") and "Traceback" not in told, told
+
+
+def test_an_interrupted_command_says_how_to_go_on_only_where_that_is_possible(monkeypatch, capsys):
+    def interrupted(args):
+        raise KeyboardInterrupt
+    for command, argv, hint in (("report", ["x"], False), ("train", [], True)):
+        monkeypatch.setitem(lfkit.__main__.COMMANDS, command, interrupted)
+        assert main([command, *argv]) == 130
+        assert ("go on with --resume auto" in capsys.readouterr().err) == hint
+
+
+def test_running_out_of_memory_is_one_sentence(monkeypatch, capsys):
+    def starved(args):
+        raise MemoryError("out of memory with one crop")
+    monkeypatch.setitem(lfkit.__main__.COMMANDS, "report", starved)
+    assert main(["report", "x"]) == 1 and capsys.readouterr().err == "lfkit: out of memory with one crop\n"
+
+
+def test_mistakes_before_training_leave_no_run(trained, tmp_path, capsys):
+    _, flags, _ = trained
+    flags = [*flags[:3], str(tmp_path / "log"), *flags[4:]]
+    for wrong, words in ((["--data_dir", str(tmp_path / "nowhere")], "no such data directory"), (["--patch_size", "999"], "patch_size 999 is larger"),
+                         (["--train_only", "ear"], "got ear"), (["--start_from", str(tmp_path / "none.pkl")], "none.pkl"),
+                         (["--data_dir", "synthetic:", "--patch_size", "8"], "procedural scenes need --patch_size 16 and --max_disp 2 or more: got 8 and 4"),
+                         (["--data_dir", "synthetic:", "--max_disp", "1"], "got 24 and 1")):
+        assert main(["train", *flags, *wrong]) == 2
+        assert words in capsys.readouterr().err and not list((tmp_path / "log").iterdir())
+
+
+def test_a_data_directory_with_a_picture_is_no_scene(trained, tmp_path, capsys):
+    root, _, weights = trained
+    iio.imwrite(root / "d" / "preview.png", np.zeros((8, 8, 3), np.uint8))
+    common = ["--weights", str(weights), "--device", "cpu", "--border", "4"]
+    assert main(["validate", str(root / "d"), *common]) == 0 and "synthetic_000003" in capsys.readouterr().out
+    (tmp_path / "LFs").mkdir()
+    np.save(tmp_path / "LFs" / "a.npy", np.zeros((3, 3, 32, 32, 3), np.uint8))
+    (tmp_path / "testing_images.txt").write_text("# none yet\n")
+    assert main(["validate", str(tmp_path), *common]) == 2 and "no scene, testing_images.txt is empty" in capsys.readouterr().err
+
+
+def test_scenes_that_were_there_are_named(trained, tmp_path, capsys):
+    for scenes, told in (("4", "4 scenes in"), ("2", "2 scenes in .*, beside 2 that were there, which training uses too")):
+        assert main(["synth", "--out", str(tmp_path), "--scenes", scenes, "--size", "16", "--views_num", "3"]) == 0
+        assert re.match(told, capsys.readouterr().out)
+
+
+def test_a_scene_beyond_the_levels_has_a_row_without_likelihood(tmp_path, capsys):
+    lfkit.save_scene(lfkit.Scene("far", np.random.default_rng(0).integers(0, 256, (3, 3, 32, 32, 3), np.uint8), np.full((32, 32), 3.0, np.float32)), tmp_path)
+    model = lfkit.DeoccNet(4, 3, 1, 1)
+    optimizer = torch.optim.Adam(model.parameters())
+    lfkit.save_checkpoint(lfkit.get_parser([]), 0, model, optimizer, torch.optim.lr_scheduler.StepLR(optimizer, 1), tmp_path / "w.pkl")
+    assert main(["validate", str(tmp_path), "--weights", str(tmp_path / "w.pkl"), "--device", "cpu", "--json", str(tmp_path / "t.json")]) == 0
+    row = json.loads((tmp_path / "t.json").read_text())["scenes"][0]
+    assert row["mse_x100"] > 300 and "nll" not in row
+
+
+def test_help_says_defaults_where_there_are_some(capsys):
+    with pytest.raises(SystemExit):
+        main(["validate", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert "the shipped weights by default" in told and "deoccnet.pkl" not in told and "(default: )" not in told and "None" not in told and "(default: 15)" in told

@@ -52,8 +52,9 @@ def test_bad_input(metric):
         metric(GT, GT, border=0, mask=np.ones((2, 2)))
     with pytest.raises(ValueError, match="no pixel"):
         metric(GT, GT, border=0, mask=np.zeros((3, 3)))
-    with pytest.raises(ValueError, match="1 NaN pixels of 9"):
-        metric(np.where(PRED == 0.5, np.nan, PRED), GT, border=0)
+    for value in (np.nan, np.inf):
+        with pytest.raises(ValueError, match="1 NaN or infinite pixels of 9"):
+            metric(np.where(PRED == 0.5, value, PRED), GT, border=0)
 
 
 def test_quantile_takes_the_toolkits_place():
@@ -130,3 +131,34 @@ def test_sparsification_by_hand():
 def test_bad_layers(call, sentence):
     with pytest.raises(ValueError, match=sentence):
         call()
+
+
+def framed(small, value):
+    """A map 'h w', or a distribution 'd h w', with a border of one pixel of another value around it."""
+    return np.pad(small, [(0, 0)] * (small.ndim - 2) + [(1, 1), (1, 1)], constant_values=value)
+
+
+def test_a_border_and_a_mask_take_the_same_pixels_of_both_layers_and_of_the_doubt():
+    fg, bg, mask = np.array([[1.0, 0.4, 1.0]]), np.full((1, 3), -1.0), np.array([[True, True, False]])
+    inside = {"border": 1, "mask": framed(mask, True)}
+    # pixel 0 has both layers, pixel 1 the front alone
+    assert compute_peaks(framed(BOTH, 1 / 3), framed(fg, 0.0), framed(bg, 0.0), 1, 1, **inside) == (75, 100)
+    assert compute_nll(framed(BOTH, 1 / 3), framed(np.array([[1.0, 0.25, -0.5]]), 0.0), 1, 1, **inside) == pytest.approx(-np.log([0.5, 0.75]).mean())
+    pred, doubt = np.array([[3.0, 1.0, 9.0]]), np.array([[0.0, 1.0, 0.5]])
+    found = compute_sparsification(framed(pred, 5.0), framed(0 * pred, 0.0), framed(doubt, 7.0), steps=2, **inside)
+    assert found["error"].tolist() == [2, 3] and found["oracle"].tolist() == [2, 1]
+
+
+def test_a_peak_stands_for_a_layer_within_half_a_step():
+    mass = np.array([0, 0, 0, 1.0, 0])[:, None, None]  # at 0.5 of the levels -1, -0.5 ... 1
+    for front, found in ((0.7, 50), (0.8, 0)):
+        assert compute_peaks(mass, np.full((1, 1), front), np.full((1, 1), -1.0), 1, 0.5, border=0)[0] == found
+
+
+def test_the_likelihood_leaves_out_truth_below_the_levels_too():
+    assert compute_nll(BOTH, np.array([[1.0, -5.0, -7.0]]), 1, 1, border=0) == pytest.approx(-np.log(0.5))
+
+
+def test_of_three_pixels_two_are_kept_where_half_is_removed():
+    found = compute_sparsification(np.array([[1.0, 2.0, 6.0]]), np.zeros((1, 3)), np.array([[1.0, 2.0, 3.0]]), border=0, steps=2)
+    assert found["error"].tolist() == pytest.approx([3, 1.5])

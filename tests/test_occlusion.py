@@ -156,6 +156,11 @@ def test_a_slanted_plane_is_splatted_without_cracks():
     assert (out[4, 0] - 0.06 * column / 1.24).abs().max() < 0.06  # the ray through column j meets the plane at x = j / 1.24
 
 
+def test_where_two_points_meet_the_nearer_one_is_seen():
+    disp = torch.where(torch.arange(16.0) < 8, 2.0, 0.0).expand(16, 16)
+    assert (splat(disp, 3, -1.0)[1, 0, :, 8:10] == 2).all()  # in the view one to the left the near half has moved two pixels over the far one
+
+
 # alpha images
 
 def test_coverage_is_alpha_or_grey(tmp_path):

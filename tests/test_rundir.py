@@ -64,3 +64,12 @@ def test_curves_as_csv(tmp_path):
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["5", "6"] and [float(row["test_metric"]) for row in rows] == [5.0, 1e-17] and rows[0]["lr"] == "nan"
     assert np.array_equal(np.load(tmp_path / "train_loss.npy"), [3.0, 0.1])
+
+
+def test_a_file_of_flags_is_read_as_the_command_line_is(tmp_path):
+    (tmp_path / "flags.txt").write_text("--lr\n0.5\n\n--seed=7\n--model_msg 'two words'\n")
+    args = lfkit.get_parser([f"@{tmp_path / 'flags.txt'}"])
+    assert (args.lr, args.seed, args.model_msg) == (0.5, 7, "two words")
+    (tmp_path / "junk.txt").write_text("no flag at all\n")
+    with pytest.raises(ValueError, match="unrecognized arguments: no flag at all"):
+        lfkit.get_parser([f"@{tmp_path / 'junk.txt'}"])
