@@ -217,7 +217,7 @@ class DeoccNet(nn.Module):
         """ValueError unless x is 'b n c h w', floats, with n = views_num ** 2 views of three colours."""
         n = self.views_num**2
         if x.ndim != 5 or x.shape[1] != n or x.shape[2] != 3 or not x.numel():
-            raise ValueError(f"the network takes 'b n c h w' with n = {n} views, c = 3 colours and at least one pixel: got shape {tuple(x.shape)}")
+            raise ValueError(f"the network takes 'b n c h w' with n = {n} views and c = 3 colours, and at least one pixel: got shape {tuple(x.shape)}")
         if not x.is_floating_point():
             raise ValueError(f"the network takes floats in [0, 1]: got {x.dtype}; divide bytes by 255")
 

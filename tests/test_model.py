@@ -195,8 +195,12 @@ def test_bad_sizes(wrong):
 
 
 def test_bad_input(model):
-    with pytest.raises(ValueError, match=r"'b n c h w' with n = 81 views and c = 3 colours: got shape \(1, 80, 3, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"'b n c h w' with n = 81 views and c = 3 colours, and at least one pixel: got shape \(1, 80, 3, 8, 8\)"):
         model(torch.zeros(1, 80, 3, 8, 8))
+    with pytest.raises(ValueError, match=r"at least one pixel: got shape \(1, 81, 3, 0, 8\)"):
+        model(torch.zeros(1, 81, 3, 0, 8))
+    with pytest.raises(ValueError, match=r"floats in \[0, 1\]: got torch.uint8; divide bytes by 255"):
+        model(torch.zeros(1, 81, 3, 8, 8, dtype=torch.uint8))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
