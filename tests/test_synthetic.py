@@ -156,8 +156,36 @@ def test_no_view_sees_past_the_middle_of_a_thing(monkeypatch):
 
 def test_other_grids_and_bad_input():
     assert lfkit.synthesize(0, size=20, views_num=3).lf.shape == (3, 3, 20, 20, 3)
-    with pytest.raises(ValueError, match="an odd views_num >= 3.*views_num 4"):
-        lfkit.synthesize(0, views_num=4)
+    for wrong in ({"views_num": 4}, {"size": 15}, {"max_disp": 1.9}, {"seed": -1}):
+        with pytest.raises(ValueError, match="seed >= 0, size >= 16, an odd views_num >= 3 and max_disp >= 2: got"):
+            lfkit.synthesize(**{"seed": 0, "views_num": 3, **wrong})
+
+
+def test_three_in_five_scenes_have_occluders_with_a_gap_behind_them():
+    scenes = [lfkit.synthesize(seed, size=24, views_num=3) for seed in range(40)]
+    assert 0.4 < np.mean([scene.mask.any() for scene in scenes]) < 0.8
+    gaps = np.concatenate([(scene.fg_disp - scene.bg_disp)[scene.mask] for scene in scenes])
+    assert synthetic.MIN_GAP - 1e-3 < gaps.min() < synthetic.MIN_GAP + 0.5
+
+
+def test_noise_is_as_strong_as_is_said():
+    clean, noisy = (lfkit.synthesize(3, size=48, views_num=3, noise=noise).lf / 255 for noise in (0.0, 0.04))
+    between = (clean > 0.2) & (clean < 0.8)  # what is not clipped
+    assert between.mean() > 0.1 and (noisy - clean)[between].std() == pytest.approx(0.04, rel=0.05)
+    assert abs((noisy - clean)[between].mean()) < 0.002
+
+
+def test_a_camera_darkens_corners_underexposes_and_wavers_now_and_then():
+    grey, corners, middles, wavering = torch.full((3, 3, 25, 25, 3), 0.5), [], [], []
+    for seed in range(60):
+        lf, gt_data = synthetic.photograph(Canvas(25, 4, torch.Generator().manual_seed(seed), torch.device("cpu")), grey, grey[1, 1], 0.0)
+        assert torch.allclose(lf[1, 1], gt_data)
+        corners.append(float(gt_data[0, 0, 0] / gt_data[12, 12, 0]))
+        middles.append(float(gt_data[12, 12, 0] / 0.5))
+        wavering.append(float((lf[:, :, 12, 12, 0] / lf[1, 1, 12, 12, 0] - 1).square().mean().sqrt()))
+    for values, least, some in ((corners, 1 - synthetic.VIGNETTING, 0.85), (middles, synthetic.DARKEST, 0.5)):
+        assert least - 1e-4 <= min(values) < some and 0.3 < np.mean(np.array(values) > 0.9999) < 0.7
+    assert 0.003 < max(wavering) < 2.5 * synthetic.JITTER and 0.3 < np.mean(np.array(wavering) < 1e-6) < 0.7
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
