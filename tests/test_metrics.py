@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from lfkit import compute_bad_pix, compute_mse
-from lfkit.metrics import compute_nll, compute_peaks, compute_quantile, compute_scores, compute_sparsification
+from lfkit.metrics import BENCHMARK_BORDER, BORDER, compute_nll, compute_peaks, compute_quantile, compute_scores, compute_sparsification
 
 GT = np.zeros((3, 3))
 PRED = np.array([[0.0, 0.07, 0.08], [-0.08, 0.5, 0.0], [1.0, 0.0, 0.07]])
@@ -13,6 +13,10 @@ def test_three_by_three_by_hand():
     # squares: 0 + .0049 + .0064 + .0064 + .25 + 0 + 1 + 0 + .0049 = 1.2726 over 9; above .07: .08, -.08, .5, 1
     assert compute_mse(PRED, GT, border=0) == pytest.approx(1.2726 / 9)
     assert compute_bad_pix(PRED, GT, border=0) == pytest.approx(100 * 4 / 9)
+
+
+def test_borders_are_the_notes_and_the_toolkits():
+    assert (BORDER, BENCHMARK_BORDER) == (11, 15)
 
 
 def test_threshold_is_strict():

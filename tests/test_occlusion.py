@@ -120,6 +120,13 @@ def test_without_room_the_scene_stays_clean():
         assert all((not mask.any() and np.array_equal(new, lf) and np.array_equal(fg_disp, bg_disp)) for new, mask, fg_disp in results) == stays
 
 
+def test_occluders_keep_to_the_levels_where_the_scene_nearly_fills_them():
+    lf, bg_disp = flat_scene(np.linspace(-2, 3.9, 32), size=32)
+    for seed in range(12):
+        _, mask, fg_disp = embed_occluders(lf, bg_disp, np.random.default_rng(seed))
+        assert fg_disp[mask].max(initial=0) <= 4
+
+
 def test_sizes_that_differ_are_refused():
     lf, bg_disp = flat_scene(0)
     with pytest.raises(ValueError, match=r"lf and bg_disp differ in size: \(5, 5, 24, 24, 3\) and \(24, 23\); pass 'u v h w c' and 'h w'"):
