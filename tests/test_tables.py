@@ -95,3 +95,13 @@ def test_the_layers_of_perfect_distributions(scene):
     assert row["peak_recall"] > 70 and row["peak_precision"] > 70   # layers less than two levels apart melt into one
     assert row["fg_bad_pix"] < 50
     assert "recall" in format_table([row | {"scene": "s"}]) and "peak_recall" not in score_layers(lfkit.Scene("s", scene.lf, scene.bg_disp), both[0], single[0], scene.bg_disp)
+
+
+@pytest.mark.parametrize("mass, error", [(0.3, 0.0), (0.2, 300.0)])
+def test_a_nearer_layer_counts_where_it_is_likelier_than_not(mass, error):
+    """An occluder at 2 before a background at -1, of which depDistT gives the occluder less than a quarter or more: a sure one has a half."""
+    disp = lambda value: torch.full((1, 6, 6), value)
+    both = mass * lfkit.get_disp_distribution(disp(2.0)) + (1 - mass) * lfkit.get_disp_distribution(disp(-1.0))
+    scene = lfkit.Scene("s", np.zeros((3, 3, 6, 6, 3), np.uint8), np.full((6, 6), -1.0), np.full((6, 6), 2.0))
+    row = score_layers(scene, both[0], lfkit.get_disp_distribution(disp(-1.0))[0], scene.bg_disp, border=1)
+    assert row["fg_mse_x100"] == pytest.approx(3 * error, abs=1e-3) and row["fg_bad_pix"] == (100 if error else 0)
