@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from lfkit import distributed
 from lfkit.checkpoint import WEIGHTS, load_model
-from lfkit.config import HelpFormatter, SentenceParser, add_training_arguments, check_arguments, whole, whole_or_auto
+from lfkit.config import SentenceParser, add_training_arguments, check_arguments, whole, whole_or_auto
 from lfkit.dashboard import Dashboard, draw_report, run_dashboard
 from lfkit.devices import choose_device
 from lfkit.disparity import LIKELY_MASS, MAX_DISP, nearest_peak
@@ -186,11 +186,11 @@ def add_picture_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--picture_views", type=whole(3), default=None, metavar="N", help="views a side in one picture; found where not told")
 
 
-def add_scene_commands(commands, formatter: type) -> None:
+def add_scene_commands(commands) -> None:
     """Adds the commands that send whole scenes through a network: validate, predict, export-hci."""
     for name, what in (("validate", "print the errors on scenes with truth"), ("predict", "write the disparities of a scene"),
                        ("export-hci", "write a submission to the HCI benchmark")):
-        command = commands.add_parser(name, help=what, formatter_class=formatter)
+        command = commands.add_parser(name, help=what)
         if name == "validate":
             command.add_argument("--weights", nargs="+", default=[str(WEIGHTS)], metavar="FILE", help="checkpoints, after the scenes; several stand side by side; the shipped weights by default")
         else:
@@ -220,27 +220,26 @@ def make_parser() -> SentenceParser:
     """The parser of the command line."""
     parser = SentenceParser(prog="lfkit", description="Sees the disparity behind occluders in light fields.", fromfile_prefix_chars="@")
     commands = parser.add_subparsers(dest="command", required=True, metavar=" | ".join(COMMANDS))
-    formatter = HelpFormatter
-    command = commands.add_parser("train", help="train a network", formatter_class=formatter)
+    command = commands.add_parser("train", help="train a network")
     add_training_arguments(command)
-    add_scene_commands(commands, formatter)
+    add_scene_commands(commands)
 
-    command = commands.add_parser("report", help="write one HTML page of a run", formatter_class=formatter)
+    command = commands.add_parser("report", help="write one HTML page of a run")
     command.add_argument("run", metavar="RUN", help="the run's directory, under --log_dir")
     command.add_argument("--out", default=None, metavar="FILE", help="the page; report.html in the run's directory by default")
 
-    command = commands.add_parser("dashboard", help="serve visdom on loopback", formatter_class=formatter)
+    command = commands.add_parser("dashboard", help="serve visdom on loopback")
     command.add_argument("--port", type=whole(1, 65535), default=9878, help="where it listens, on 127.0.0.1")
     command.add_argument("--env_path", default="runs/visdom", metavar="DIR", help="where its windows are kept, and its page")
     command.add_argument("--log_dir", default="./log", metavar="DIR", help="whose runs' recordings are replayed into it")
 
-    command = commands.add_parser("convert", help="write a scene anew", formatter_class=formatter)
+    command = commands.add_parser("convert", help="write a scene anew")
     command.add_argument("src", metavar="SRC", help="a folder of views, one picture of all views, or an .npy light field")
     command.add_argument("dst", metavar="DST", help="the .npy file, or the data directory, to write")
     command.add_argument("--to", default=None, choices=("npy", "note", "hci"), help="one .npy of the views, the note's layout, or HCI's; npy where DST ends in .npy")
     add_picture_arguments(command)
 
-    command = commands.add_parser("synth", help="write procedural two-layer scenes", formatter_class=formatter)
+    command = commands.add_parser("synth", help="write procedural two-layer scenes")
     command.add_argument("--out", required=True, metavar="DIR", help="data directory")
     command.add_argument("--scenes", type=whole(2), default=32, help="how many; one in eight is listed for testing")
     command.add_argument("--size", type=whole(16), default=128, help="side of the views, in pixels")

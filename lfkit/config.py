@@ -19,7 +19,10 @@ class HelpFormatter(ArgumentDefaultsHelpFormatter):
 
 
 class SentenceParser(ArgumentParser):
-    """An ArgumentParser that raises ValueError with one sentence, so that a notebook's kernel is not ended by a typo."""
+    """An ArgumentParser that raises ValueError with one sentence, so that a notebook's kernel is not ended by a typo; its commands are such parsers too."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **{"formatter_class": HelpFormatter, **options})
 
     def error(self, message):
         raise ValueError(f"{message}; `{self.prog} --help` lists what is known")

@@ -13,7 +13,7 @@ from lfkit.augment import (REDUCE_SHARE, SHEAR_MAX, SHEAR_SHARE, augment_colour,
                            shear_margin)
 from lfkit.lightfield import SCENE_LISTS, Scene, as_byte, as_float, find_scenes, load_scene, read_scene_list, training_scenes
 from lfkit.occlusion import embed_occluders, occluder_supports, read_masks
-from lfkit.synthetic import synthesize
+from lfkit.synthetic import check_procedural, synthesize
 
 logger = logging.getLogger("lfkit")
 SYNTHETIC = "synthetic:"  # as data_dir: procedural scenes without end, never written to disk
@@ -167,12 +167,11 @@ class SyntheticLF(Dataset):
     Items: as in `DatasetLF`; they depend on (seed, epoch, index) alone.
 
     Raises:
-        ValueError: when patch_size is below 16 or max_disp below 2.
+        ValueError: when `synthesize` can't make scenes of these args.
     """
 
     def __init__(self, args: Namespace, device: torch.device | str = "cpu", augment: bool = True):
-        if args.patch_size < 16 or args.max_disp < 2:
-            raise ValueError(f"procedural scenes need --patch_size 16 and --max_disp 2 or more: got {args.patch_size} and {args.max_disp:g}")
+        check_procedural(args.seed, args.patch_size, args.views_num, args.max_disp)
         self.args, self.device, self.augment, self.epoch = args, device, augment, 0
 
     set_epoch = DatasetLF.set_epoch

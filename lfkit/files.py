@@ -93,6 +93,11 @@ def write_whole(path: str | Path, write: Callable[[BinaryIO], None]) -> None:
         raise Fault(f"{path}: could not be written ({error.strerror or error}){before}; free some space, or correct the folder's rights") from error
 
 
+def write_array(path: str | Path, array: np.ndarray) -> None:
+    """An array as .npy, whole or not at all (`write_whole`): also where it is mapped from the file that it goes to."""
+    write_whole(path, lambda file: np.save(file, array))
+
+
 def sync_folder(folder: Path) -> None:
     """Waits until the folder's names are on the disk: a rename is lost with the power otherwise."""
     if os.name == "posix":  # elsewhere a folder can't be opened

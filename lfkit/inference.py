@@ -37,8 +37,8 @@ class _Scene:
     """The input: where it is, what it holds, and its crops as floats on a device."""
 
     def __init__(self, x: Tensor | np.ndarray, model: Callable, device: torch.device | str | None, channels_last: bool):
-        if x.ndim not in (5, 6):
-            raise ValueError(f"x must be 'b n h w c': got shape {tuple(x.shape)}; rearrange with 'b u v h w c -> b (u v) h w c'")
+        if x.ndim not in (5, 6) or 0 in x.shape:
+            raise ValueError(f"x must be 'b n h w c', none of them 0: got shape {tuple(x.shape)}; rearrange with 'b u v h w c -> b (u v) h w c'")
         views = math.prod(x.shape[1:-3])
         if math.isqrt(views) ** 2 != views:
             raise ValueError(f"x holds {views} views, which is not a square number as a grid of views has: got shape {tuple(x.shape)}, "
@@ -335,8 +335,8 @@ def predict_scene(lf: np.ndarray, model: Callable, device: torch.device, max_len
         (depDistT 'd h w', depDistS 'd h w', depth_map 'h w'), tensors on the CPU.
     """
     lf = np.asarray(lf)
-    if lf.ndim != 5 or not lf.size:
-        raise ValueError(f"a light field is 'u v h w c' with at least one pixel: got shape {lf.shape}; reorder its axes")
-    lf = lf if lf.dtype in (np.uint8, np.float32) else as_float(lf)
+    if lf.ndim != 5:
+        raise ValueError(f"a light field is 'u v h w c': got shape {lf.shape}; reorder its axes")
+    lf = lf if lf.dtype == np.uint8 else as_float(lf)
     outputs = overlap_crop_forward(lf[None], model, 1, max_length, shave, mod, device=device, **options)
     return tuple(out[0] for out in outputs)

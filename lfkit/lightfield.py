@@ -7,7 +7,7 @@ from pathlib import Path
 import imageio.v3 as iio
 import numpy as np
 
-from lfkit.files import IMAGE_SUFFIXES, as_byte, as_float, check_kind, existing, read_array, read_image, read_pfm, write_pfm, write_whole
+from lfkit.files import IMAGE_SUFFIXES, as_byte, as_float, check_kind, existing, read_array, read_image, read_pfm, write_array, write_pfm
 from lfkit.formats import read_folder, read_picture
 
 __all__ = ["IMAGE_SUFFIXES", "RANGE_SLACK", "SCENE_LISTS", "Scene", "as_byte", "as_float", "check_image", "check_views", "find_scenes", "is_scene", "load_scene",
@@ -16,7 +16,6 @@ __all__ = ["IMAGE_SUFFIXES", "RANGE_SLACK", "SCENE_LISTS", "Scene", "as_byte", "
 RANGE_SLACK = 1e-3  # an interpolated float view may leave [0, 1] by rounding, not by more
 BEHIND, BEHIND_SHARE = 0.1, 0.05  # pixels per view step that the first surface may lie behind the background, and the share of the pixels where by more
 NOTE_PARTS = {"bg_disp": "bgDisparity", "fg_disp": "fgDisparity", "mask": "mask", "gt_data": "gt"}
-HCI_PARTS = ("gt_disp_lowres.pfm", "bg_disp.npy", "fg_disp.npy", "mask.png")
 SCENE_LISTS = ("testing_images.txt", "debug_testing_images.txt")
 
 
@@ -165,11 +164,14 @@ def save_scene(scene: Scene, root: str | Path, layout: str = "note") -> Path:
 
     Args:
         scene: what is written; views as uint8.
-        root: data directory, made if missing; for "npy" the file, which holds the views alone. A scene of the same name is replaced, its maps and views that this one lacks are removed.
+        root: data directory, made if missing; for "npy" the file, which holds the views alone. A scene of the same name is replaced.
         layout: "note", "hci" or "npy".
 
     Returns:
         The path that `load_scene` reads.
+
+    Raises:
+        ValueError: when the layout is another, or views or maps that the scene lacks lie there and would be read with it; nothing is written.
     """
     root = Path(root)
     if layout == "npy":
@@ -186,32 +188,40 @@ def save_scene(scene: Scene, root: str | Path, layout: str = "note") -> Path:
         for part, folder in NOTE_PARTS.items():
             value = getattr(scene, part)
             parts[folder] = as_byte(value) if part == "gt_data" and value is not None else value
-        for folder, value in parts.items():
-            if value is None:
-                (root / folder / f"{scene.name}.npy").unlink(missing_ok=True)
-            else:
-                write_whole(root / folder / f"{scene.name}.npy", lambda file: np.save(file, value))  # the scene may be mapped from the file that it goes to
+        files = {root / folder / f"{scene.name}.npy": value for folder, value in parts.items()}
+        _refuse_left(scene, [file for file, value in files.items() if value is None])
+        for file, value in files.items():
+            if value is not None:
+                write_array(file, value)
         return root / "LFs" / f"{scene.name}.npy"
     if layout != "hci":
         raise ValueError(f"layout must be 'note', 'hci' or 'npy': got {layout!r}")
     folder = root / scene.name
+    views = [folder / f"input_Cam{n:03d}.png" for n in range(scene.views_num**2)]
+    clean = folder / f"clean_Cam{len(views) // 2:03d}.png"
+    maps = {folder / "gt_disp_lowres.pfm": scene.bg_disp, folder / "bg_disp.npy": scene.bg_disp, folder / "fg_disp.npy": scene.fg_disp,
+            folder / "mask.png": scene.mask, clean: scene.gt_data}
+    written = {*views, *(file for file, value in maps.items() if value is not None)}
+    _refuse_left(scene, [file for file in (*folder.glob("input_Cam*.png"), *folder.glob("clean_Cam*.png"), *maps) if file not in written])
     folder.mkdir(parents=True, exist_ok=True)
-    views = {f"input_Cam{n:03d}.png": divmod(n, scene.views_num) for n in range(scene.views_num**2)}
-    for left in (*folder.glob("input_Cam[0-9][0-9][0-9].png"), *folder.glob("clean_Cam[0-9][0-9][0-9].png"), *(folder / part for part in HCI_PARTS)):
-        if left.name not in views:
-            left.unlink(missing_ok=True)  # of an earlier scene of this name; what the new one is mapped from stays readable
-    for name, at in views.items():
-        iio.imwrite(folder / name, as_byte(scene.lf[at]))
+    for file, view in zip(views, scene.lf.reshape(-1, *scene.lf.shape[2:])):
+        iio.imwrite(file, as_byte(view))
     if scene.bg_disp is not None:
         write_pfm(folder / "gt_disp_lowres.pfm", scene.bg_disp)
-        np.save(folder / "bg_disp.npy", scene.bg_disp)
+        write_array(folder / "bg_disp.npy", scene.bg_disp)
     if scene.fg_disp is not None:
-        np.save(folder / "fg_disp.npy", scene.fg_disp)
+        write_array(folder / "fg_disp.npy", scene.fg_disp)
     if scene.mask is not None:
         iio.imwrite(folder / "mask.png", scene.mask.astype(np.uint8) * 255)
     if scene.gt_data is not None:
-        iio.imwrite(folder / f"clean_Cam{scene.views_num**2 // 2:03d}.png", as_byte(scene.gt_data))
+        iio.imwrite(clean, as_byte(scene.gt_data))
     return folder
+
+
+def _refuse_left(scene: Scene, files: list[Path]) -> None:
+    """ValueError where one of the files is there: of an earlier scene of this name, and read with the new one."""
+    if left := [file for file in files if file.exists()]:
+        raise ValueError(f"{left[0]}: is of an earlier scene, and would be read with {scene.name}, which has none; take it away, or write the scene elsewhere")
 
 
 # data directories

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from lfkit.distributed import world
-from lfkit.files import write_whole
+from lfkit.files import write_array, write_whole
 
 logger = logging.getLogger("lfkit")
 LOG_FORMAT = "%(asctime)s - %(levelname)s - %(message)s"
@@ -26,11 +26,16 @@ PACKAGES = ("lfkit", "torch", "numpy", "einops", "imageio", "scikit-image", "mat
 SAVED_AS_NPY = ("train_loss", "train_metric", "test_metric")
 
 
-def setup_logging(log_path: Path, file_name: str) -> logging.Logger:
-    """The logger `lfkit` to log_path/file_name and the console; what it wrote to before is closed."""
+def close_logging() -> None:
+    """Closes what the logger `lfkit` writes to."""
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
         handler.close()
+
+
+def setup_logging(log_path: Path, file_name: str) -> logging.Logger:
+    """The logger `lfkit` to log_path/file_name and the console; what it wrote to before is closed."""
+    close_logging()
     for handler in (logging.FileHandler(Path(log_path) / file_name, encoding="utf-8"), logging.StreamHandler()):
         handler.setFormatter(logging.Formatter(LOG_FORMAT))
         logger.addHandler(handler)
@@ -54,9 +59,7 @@ def make_run_dir(args: Namespace) -> tuple[Path, str]:
 
 def discard_run(log_path: Path) -> None:
     """Takes away a new run's directory with its log file: a run that never started leaves nothing."""
-    for handler in [h for h in logger.handlers if isinstance(h, logging.FileHandler)]:
-        logger.removeHandler(handler)
-        handler.close()
+    close_logging()
     for file in log_path.glob("*.log"):
         file.unlink()
     log_path.rmdir()
@@ -118,4 +121,4 @@ def write_curves(log_path: Path, curves: dict[str, list[float]], epoch: int) -> 
     rows.writerows([epoch - length + k, *values] for k, values in enumerate(zip(*curves.values())))
     write_whole(log_path / "curves.csv", lambda file: file.write(text.getvalue().encode()))
     for name in SAVED_AS_NPY:
-        write_whole(log_path / f"{name}.npy", lambda file: np.save(file, np.array(curves[name])))
+        write_array(log_path / f"{name}.npy", np.array(curves[name]))

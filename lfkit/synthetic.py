@@ -207,6 +207,13 @@ def _blurred(image: torch.Tensor, sigma: float) -> torch.Tensor:
     return rearrange(planes, "(n c) 1 h w -> n h w c", c=image.shape[-1]).reshape(image.shape)
 
 
+def check_procedural(seed: int, size: int, views_num: int, max_disp: float) -> None:
+    """ValueError for what `synthesize` can't make a scene of."""
+    if seed < 0 or size < 16 or views_num < 3 or views_num % 2 == 0 or max_disp < 2:
+        raise ValueError(f"a procedural scene needs seed >= 0, size (of a training crop: --patch_size) >= 16, an odd views_num >= 3 and max_disp >= 2: "
+                         f"got seed {seed}, size {size}, views_num {views_num}, max_disp {max_disp:g}")
+
+
 def synthesize(seed: int, size: int = 128, views_num: int = 9, max_disp: float = MAX_DISP, occluded: bool | None = None,
                noise: float | None = None, device: torch.device | str = "cpu") -> Scene:
     """One random two-layer scene; the same arguments give the same scene.
@@ -226,9 +233,7 @@ def synthesize(seed: int, size: int = 128, views_num: int = 9, max_disp: float =
     Raises:
         ValueError: when an argument is outside what is said above.
     """
-    if seed < 0 or size < 16 or views_num < 3 or views_num % 2 == 0 or max_disp < 2:
-        raise ValueError(f"a scene needs seed >= 0, size >= 16, an odd views_num >= 3 and max_disp >= 2: got seed {seed}, "
-                         f"size {size}, views_num {views_num}, max_disp {max_disp:g}")
+    check_procedural(seed, size, views_num, max_disp)
     generator = torch.Generator().manual_seed(SPLIT_SEED + seed)  # on the CPU: the same scene on every device
     margin = math.ceil(views_num // 2 * max_disp) + 4
     canvas = Canvas(size, margin, generator, torch.device(device))

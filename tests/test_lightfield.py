@@ -243,10 +243,22 @@ def test_a_scene_may_be_changed_and_written_over_itself(tmp_path, layout):
 
 
 @pytest.mark.parametrize("layout", ["note", "hci"])
-def test_a_scene_takes_the_place_of_all_of_an_earlier_one(small, tmp_path, layout):
-    lfkit.save_scene(Scene(small.name, np.zeros((5, 5, 24, 24, 3), np.uint8), small.bg_disp, small.fg_disp, small.mask, small.gt_data), tmp_path, layout)
-    back = lfkit.load_scene(lfkit.save_scene(Scene(small.name, small.lf), tmp_path, layout))
-    assert np.array_equal(back.lf, small.lf) and [back.bg_disp, back.fg_disp, back.mask, back.gt_data] == [None] * 4
+def test_a_scene_is_not_mixed_with_an_earlier_one_and_no_truth_is_lost(small, tmp_path, layout):
+    path = lfkit.save_scene(small, tmp_path, layout)
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*.*") if file.is_file()}
+    for lacking in ("bg_disp", "fg_disp", "mask", "gt_data"):
+        parts = {part: None if part == lacking else getattr(small, part) for part in ("bg_disp", "fg_disp", "mask", "gt_data")}
+        with pytest.raises(ValueError, match=f"is of an earlier scene, and would be read with {small.name}, which has none; take it away, or write the scene elsewhere"):
+            lfkit.save_scene(Scene(small.name, 255 - small.lf, **parts), tmp_path, layout)
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*.*") if file.is_file()} == before
+    replaced = lfkit.load_scene(lfkit.save_scene(Scene(small.name, 255 - small.lf, small.bg_disp, small.fg_disp, small.mask, small.gt_data), tmp_path, layout))
+    assert np.array_equal(replaced.lf, 255 - lfkit.synthesize(0, size=24, views_num=3, occluded=True).lf) and path.exists()
+
+
+def test_views_of_a_larger_grid_are_not_left_beside_a_smaller_one(tmp_path):
+    lfkit.save_scene(Scene("s", np.zeros((5, 5, 8, 8, 3), np.uint8)), tmp_path, "hci")
+    with pytest.raises(ValueError, match=r"input_Cam\d+.png: is of an earlier scene"):
+        lfkit.save_scene(Scene("s", np.zeros((3, 3, 8, 8, 3), np.uint8)), tmp_path, "hci")
 
 
 def test_layers_in_the_wrong_order_are_refused(small):

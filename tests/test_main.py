@@ -265,8 +265,8 @@ def test_mistakes_before_training_leave_no_run(trained, tmp_path, capsys):
     flags = [*flags[:3], str(tmp_path / "log"), *flags[4:]]
     for wrong, words in ((["--data_dir", str(tmp_path / "nowhere")], "no such data directory"), (["--patch_size", "999"], "patch_size 999 is larger"),
                          (["--train_only", "ear"], "got ear"), (["--start_from", str(tmp_path / "none.pkl")], "none.pkl"),
-                         (["--data_dir", "synthetic:", "--patch_size", "8"], "procedural scenes need --patch_size 16 and --max_disp 2 or more: got 8 and 4"),
-                         (["--data_dir", "synthetic:", "--max_disp", "1"], "got 24 and 1")):
+                         (["--data_dir", "synthetic:", "--patch_size", "8"], "size (of a training crop: --patch_size) >= 16, an odd views_num >= 3 and max_disp >= 2: got seed 0, size 8"),
+                         (["--data_dir", "synthetic:", "--max_disp", "1"], "max_disp 1")):
         assert main(["train", *flags, *wrong]) == 2
         assert words in capsys.readouterr().err and not list((tmp_path / "log").iterdir())
 
