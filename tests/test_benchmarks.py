@@ -75,3 +75,14 @@ def test_a_background_without_a_peak_is_missed_where_the_map_is_right_alone():
     both[:, [5, 3]] = both[:, [3, 5]]
     assert peaks.missed(both, scene, disp, model) == 0
     assert np.isnan(peaks.missed(both, Scene("one", scene.lf, bg, bg), disp, model))
+
+
+def test_the_nearer_layer_is_missed_where_its_peak_has_less_than_the_least_mass():
+    """Occluder at 3 with a fifth of the mass before a background at -1, on the upper half; on the lower half the background alone."""
+    model, bg = lfkit.DeoccNet(4, 3), np.full((40, 40), -1, np.float32)
+    fg = np.where(np.arange(40)[:, None] < 20, 3, bg).astype(np.float32)
+    both = 0.2 * lfkit.get_disp_distribution(fg[None]) + 0.8 * lfkit.get_disp_distribution(bg[None])
+    model.distributions = lambda seen: (both, None)
+    rows = peaks.nearer(Scene("two", np.zeros((3, 3, 40, 40, 3), np.uint8), bg, fg, fg > bg), {}, model)
+    for mass, row in zip(peaks.MASSES, rows):
+        assert row == pytest.approx((0, 0, 0) if mass <= 0.2 else (800, 50, 100), abs=1e-3), mass

@@ -1,4 +1,5 @@
 import json
+import logging
 import os
 import re
 import subprocess
@@ -269,6 +270,7 @@ def test_mistakes_before_training_leave_no_run(trained, tmp_path, capsys):
                          (["--data_dir", "synthetic:", "--max_disp", "1"], "max_disp 1")):
         assert main(["train", *flags, *wrong]) == 2
         assert words in capsys.readouterr().err and not list((tmp_path / "log").iterdir())
+        assert not logging.getLogger("lfkit").handlers  # the file that it wrote to is gone
 
 
 def test_a_data_directory_with_a_picture_is_no_scene(trained, tmp_path, capsys):
