@@ -244,7 +244,7 @@ def plot_stages(model: DeoccNet, lf: np.ndarray, pixel: tuple[int, int], fg_disp
         at_pixel = lambda part: part[0, ..., pixel[0], pixel[1]].cpu().numpy()
         final, seen = [*map(at_pixel, model.distributions(seen))], {name: at_pixel(part) for name, part in seen.items()}
     levels, groups = model.fine_levels.cpu().numpy(), len(model.evidence.groups)
-    fig, axes = _panels(4, widths=[1.4] * 4)
+    fig, axes = _panels(4, 4.0)
     volume = seen["volume"]
     curves = {"all views": (volume[:, groups - 1], "-"), "best of the blocks of 3 x 3 views": (volume[:, groups], "--"),
               "between blocks of like colour": (volume[:, groups + 1], ":")}
@@ -265,7 +265,8 @@ def plot_stages(model: DeoccNet, lf: np.ndarray, pixel: tuple[int, int], fg_disp
             if disp is not None:
                 ax.axvline(disp[pixel], linestyle=style, color="grey", linewidth=1, label=f"{name} {disp[pixel]:.2f}")
         ax.set_xlabel(DISP_LABEL)
-        ax.legend(fontsize=7)
+        ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.2))  # below: curves may lie anywhere
+    fig.draw_without_rendering()  # the layout makes room for the legends in its second turn
     return fig
 
 

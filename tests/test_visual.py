@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
+import torch
 
 import lfkit
-from lfkit.visual import LiveCurves, disp_limits, plot_curves, plot_disparity, plot_distribution, plot_layers, plot_refocus, plot_see_through, plot_views, refocus, save_disparity
+from lfkit.visual import LiveCurves, disp_limits, plot_curves, plot_disparity, plot_distribution, plot_layers, plot_refocus, plot_see_through, plot_stages, plot_views, refocus, save_disparity
 
 CURVES = {"train_loss": [3.0, 2.0], "train_metric": [1.0, 0.5], "test_metric": [2.0, 2.0]}
 
@@ -92,3 +93,13 @@ def test_refocusing_at_its_disparity_gives_a_plane_back_sharp():
     assert np.allclose(refocus(lf, 2.0), lf[2, 2], atol=1e-5)  # at the sides too: only the views that reach a pixel count
     assert np.abs(refocus(lf, -2.0) - lf[2, 2]).mean() > 0.1
     assert np.allclose(images(plot_refocus(lf, [2.0, 0.0]))[1].get_array(), lf.mean((0, 1)), atol=1e-5)
+
+
+def test_the_stages_legends_cover_no_curve_and_nothing_is_cut_off():
+    torch.manual_seed(0)
+    scene = lfkit.synthesize(0, size=24, views_num=3, occluded=True)
+    fig = plot_stages(lfkit.DeoccNet(4, 3).eval(), scene.lf, (12, 12), scene.fg_disp, scene.bg_disp)
+    fig.canvas.draw()
+    for ax in fig.axes:
+        box, legend = ax.get_tightbbox(), ax.get_legend().get_window_extent()
+        assert legend.y1 < ax.get_window_extent().y0 and min(box.x0, box.y0) >= 0 and box.x1 <= fig.bbox.x1 and box.y1 <= fig.bbox.y1
