@@ -80,6 +80,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--first", type=int, default=1000, help="first of them, after HELD_OUT")
     parser.add_argument("--embed", type=int, default=3, help="occluders' seeds before each scene without any")
+    parser.add_argument("--symmetries", type=int, default=1, help="as `python -m lfkit validate` takes it")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     device = lfkit.choose_device("auto")
@@ -88,7 +89,7 @@ def main() -> None:
     for group, scene in tqdm(scenes_to_score(args.scenes, args.seeds, args.first, args.embed), leave=False):
         for label, model in models.items():
             start = time.perf_counter()
-            both, _, disp = (out.numpy() for out in predict_scene(scene.lf, model, device))
+            both, _, disp = (out.numpy() for out in predict_scene(scene.lf, model, device, symmetries=args.symmetries))
             row = score_scene(scene, disp) | {"seconds": time.perf_counter() - start, "group": group, "weights": label}
             peaks = both_peaks(both, scene, model.max_disp, model.step)
             rows.append(row | ({"both_peaks": peaks} if peaks is not None else {}))

@@ -23,7 +23,7 @@ from lfkit.faults import Fault
 from lfkit.files import check_target, existing
 from lfkit.formats import LAYOUTS
 from lfkit.hci import SCENES, check_submission, export_scene, find_benchmark_scenes, read_hci_masks
-from lfkit.inference import predict_scene
+from lfkit.inference import SYMMETRIES, predict_scene
 from lfkit.lightfield import SCENE_LISTS, Scene, as_byte, find_scenes, is_scene, load_scene, read_scene_list, save_scene, write_pfm, write_synthetic
 from lfkit.metrics import BENCHMARK_BORDER
 from lfkit.report import write_report
@@ -69,7 +69,7 @@ def expand_scenes(paths: Sequence[str]) -> list[Path]:
 def run_model(scene: Scene, model, args: argparse.Namespace) -> tuple:
     """(depDistT, depDistS, depth_map) of a scene's middle views, and the seconds it took."""
     start = time.perf_counter()
-    outputs = predict_scene(scene.middle(model.views_num).lf, model, args.chosen_device, args.test_length, args.shave, args.mod)
+    outputs = predict_scene(scene.middle(model.views_num).lf, model, args.chosen_device, args.test_length, args.shave, args.mod, args.symmetries)
     return outputs, time.perf_counter() - start
 
 
@@ -200,6 +200,7 @@ def add_scene_commands(commands) -> None:
         command.add_argument("--shave", type=whole_or_auto(0), default="auto",
                              help="pixels of a crop's inner sides not trusted; auto: the network's reach")
         command.add_argument("--mod", type=whole(1), default=8, help="crops start at multiples of it")
+        command.add_argument("--symmetries", type=int, choices=SYMMETRIES, default=1, help="mean over so many ways to turn and mirror the light field, in as many times the time")
         if name == "validate":
             command.add_argument("paths", nargs="+", metavar="PATH", help="scenes, or data directories (their testing_images.txt)")
             command.add_argument("--border", type=whole(0), default=BENCHMARK_BORDER, help="pixels left out at each side")

@@ -1,6 +1,7 @@
 """A whole scene through a network that is run on crops."""
 
 import gc
+import itertools
 import logging
 import math
 import traceback
@@ -27,6 +28,7 @@ logger = logging.getLogger("lfkit")
 QUIET_SECONDS = 3     # progress bars wait so long before they show
 FREE_SHARE = 0.5      # of the free memory is the budget where none is given: others live here too
 HEADROOM = 2.1        # a budget of 1 holds tensors of 1 / HEADROOM: the rest is lost between them (measured on the CPU: glibc's heap has holes)
+SYMMETRIES = (1, 2, 4, 8)  # of the eight ways to turn a square, the first so many
 MEASURED = (32, 64)   # sides of the two crops whose memory tells that of any, in pixels
 AUTO = "auto"
 
@@ -322,7 +324,7 @@ def overlap_crop_forward(x: Tensor | np.ndarray, model: Callable, scale: int = 1
 
 
 def predict_scene(lf: np.ndarray, model: Callable, device: torch.device, max_length: int | str = AUTO, shave: int | str = AUTO, mod: int = 8,
-                  **options) -> tuple:
+                  symmetries: int = 1, **options) -> tuple:
     """A whole light field 'u v h w c' through the model, without seams unless told otherwise.
 
     Args:
@@ -330,13 +332,30 @@ def predict_scene(lf: np.ndarray, model: Callable, device: torch.device, max_len
         model: gives (depDistT, depDistS, depth_map).
         device: where the model is.
         max_length, shave, mod, options: as `overlap_crop_forward` takes them.
+        symmetries: 1, 2, 4 or 8 ways to turn and mirror the light field, views and pixels together, whose results are turned back and averaged, in as many times the time
+            (test-time augmentation). 2 adds the half turn, 4 the transpositions of both, 8 their mirror images.
 
     Returns:
         (depDistT 'd h w', depDistS 'd h w', depth_map 'h w'), tensors on the CPU.
+
+    Raises:
+        ValueError: when lf is no light field, or symmetries another number.
+
+    Source: geometric self-ensemble, Timofte et al., CVPR 2016.
     """
+    if symmetries not in SYMMETRIES:
+        raise ValueError(f"symmetries must be 1, 2, 4 or 8: got {symmetries}")
     lf = np.asarray(lf)
     if lf.ndim != 5:
         raise ValueError(f"a light field is 'u v h w c': got shape {lf.shape}; reorder its axes")
     lf = lf if lf.dtype == np.uint8 else as_float(lf)
-    outputs = overlap_crop_forward(lf[None], model, 1, max_length, shave, mod, device=device, **options)
-    return tuple(out[0] for out in outputs)
+    total = None
+    for mirrored, transposed, turned in list(itertools.product((False, True), repeat=3))[:symmetries]:
+        views = lf.transpose(1, 0, 3, 2, 4) if transposed else lf
+        axes = [axis for axis, flipped in enumerate((turned ^ mirrored, turned)) if flipped]
+        views = np.flip(views, [axis + side for axis in axes for side in (0, 2)])
+        outputs = overlap_crop_forward(views[None], model, 1, max_length, shave, mod, device=device, **options)
+        outputs = [out[0].flip([axis - 2 for axis in axes]) for out in outputs]
+        outputs = [out.mT if transposed else out for out in outputs]
+        total = outputs if total is None else [a + b for a, b in zip(total, outputs)]
+    return tuple(out / symmetries for out in total)

@@ -208,6 +208,23 @@ def test_predict_scene_hands_on_how_crops_are_cut():
     assert len(starts) > 3 and all(start % 5 == 0 for start in starts) and any(start % 8 for start in starts)
 
 
+def test_symmetries_are_averaged_after_they_are_turned_back():
+    """A model that gives one view: turned and mirrored, that is every view it can come to lie on, each in the scene's own orientation."""
+    lf = np.random.default_rng(0).random((3, 3, 20, 28, 3), np.float32)
+    grey = lf.mean(-1)
+    def mean_of(view, symmetries):
+        model = lambda crop: (crop[:, 3 * view[0] + view[1]], crop[:, 4], crop[:, 3 * view[0] + view[1]].mean(1))
+        return predict_scene(lf, model, torch.device("cpu"), 96, 0, symmetries=symmetries)
+    edges, corners = [(0, 1), (2, 1), (1, 0), (1, 2)], [(0, 0), (2, 2), (0, 2), (2, 0)]
+    for symmetries, edge, corner in ((1, 1, 1), (2, 2, 2), (4, 4, 2), (8, 4, 4)):
+        assert np.allclose(mean_of((0, 1), symmetries)[2], np.mean([grey[place] for place in edges[:edge]], axis=0), atol=1e-6)
+        colours, centre, _ = mean_of((0, 0), symmetries)
+        assert np.allclose(colours, np.mean([lf[place] for place in corners[:corner]], axis=0).transpose(2, 0, 1), atol=1e-6)
+        assert np.allclose(centre, lf[1, 1].transpose(2, 0, 1), atol=1e-6)
+    with pytest.raises(ValueError, match="symmetries must be 1, 2, 4 or 8: got 3"):
+        mean_of((0, 0), 3)
+
+
 @pytest.mark.parametrize("lf, sentence", [
     (np.zeros((3, 3, 8, 8, 3), np.int32), "pixels are int32; pass uint8"), (np.zeros((3, 3, 8, 8, 3), np.uint16), "pixels are uint16; pass uint8"),
     (np.zeros((3, 3, 8, 8, 3), bool), "pixels are bool"), (np.zeros((9, 8, 8, 3), np.float32), r"'u v h w c': got shape \(9, 8, 8, 3\)"),
