@@ -204,18 +204,31 @@ def _leaf(canvas: Canvas, place, length: float, width: float, angle: float) -> t
     return torch.minimum(width * (1 - along.square()) - y.abs(), length - x.abs())
 
 
-def leaves(canvas: Canvas, part: int = 1, scale: float = 1.0) -> torch.Tensor:
-    """A cloud of pointed leaves, spread evenly or in bushes; or one of several parts of it, or of leaves larger by a scale."""
-    out = torch.full_like(canvas.y, -10.0)
-    bushes = [(*random_place(canvas), canvas.uniform(0.08, 0.2) * canvas.size) for _ in range(canvas.choose([0, 1, 2, 4]))]
-    for _ in range(math.ceil(canvas.choose(range(10, 60 if bushes else 40)) / part)):
+def bush_places(canvas: Canvas, counts=(0, 1, 2, 4)) -> list[tuple[float, float, float]]:
+    """Where leaves grow: (y, x, radius) of each bush, in pixels; as many as one of counts."""
+    return [(*random_place(canvas), canvas.uniform(0.08, 0.2) * canvas.size) for _ in range(canvas.choose(counts))]
+
+
+def foliage(canvas: Canvas, count: int, scale: float, bushes: list, shades: tuple[float, float] | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pointed leaves, spread evenly or in bushes, larger by a scale: their coverage, and how bright each of them is, between the two shades, 'h w' each."""
+    out, light = torch.full_like(canvas.y, -10.0), torch.ones_like(canvas.y)
+    for _ in range(count):
         length, place = scale * canvas.uniform(4, 13), random_place(canvas)
         if bushes:
             y, x, radius = canvas.choose(bushes)
             away, turn = radius * canvas.uniform(0, 1.6), canvas.uniform(0, 2 * math.pi)
             place = y + away * math.sin(turn), x + away * math.cos(turn)
-        out = torch.maximum(out, _leaf(canvas, place, length, length * canvas.uniform(0.25, 0.6), canvas.uniform(0, math.pi)))
-    return coverage(out)
+        leaf = _leaf(canvas, place, length, length * canvas.uniform(0.25, 0.6), canvas.uniform(0, math.pi))
+        if shades:
+            light = torch.where(leaf > 0, canvas.uniform(*shades), light)
+        out = torch.maximum(out, leaf)
+    return coverage(out), light
+
+
+def leaves(canvas: Canvas) -> torch.Tensor:
+    """A cloud of pointed leaves, spread evenly or in bushes."""
+    bushes = bush_places(canvas)
+    return foliage(canvas, canvas.choose(range(10, 60 if bushes else 40)), 1.0, bushes)[0]
 
 
 def branches(canvas: Canvas) -> torch.Tensor:

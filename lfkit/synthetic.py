@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 
-from lfkit.canvas import OCCLUDERS, OVERSAMPLE, SOLID, THIN, WIDEST, Canvas, Thing, branches, coverage, leaves, make_texture, random_place, sky_texture
+from lfkit.canvas import OCCLUDERS, OVERSAMPLE, SOLID, THIN, WIDEST, Canvas, Thing, branches, bush_places, coverage, foliage, leaves, make_texture, random_place, sky_texture
 from lfkit.disparity import MAX_DISP
 from lfkit.lightfield import Scene
 from lfkit.sheets import Sheet, nearest, render
@@ -23,8 +23,10 @@ WAVE_SLOPE = 0.03    # of each wave on a sheet; two of them, times the outermost
 MIN_GAP = 0.6        # least disparity between an occluder and all behind it, in pixels per view step
 NEAREST = 0.97       # the nearest occluder, as a part of max_disp
 VIEWS_ASIDE = 4      # view steps from the centre of a 9 x 9 grid to its sides
+LEAVES = (30, 60, 90)  # most of them on each of a bush's sheets: from loose to thick
+LEAF_SHADES = (0.5, 1.4)  # how bright leaves of one bush are, in parts of its texture
 LARGEST = 12.0       # up to this a bush's leaves grow with their nearness, in parts of WIDEST
-BUSHY = 0.3          # share of the occluded scenes whose occluder is a bush, of leaves and twigs at several disparities
+BUSHY = 0.4          # share of the occluded scenes whose occluder is a bush, of leaves and twigs at several disparities
 LIMB = 0.5           # share of the things that grow darker, or lighter, towards their edge
 FADING = 0.3         # share of the things whose colour there becomes that of what lies behind them: only its motion tells where such a thing ends
 TURNING = 0.9        # share of both whose surface turns away from the camera there, as that of anything round: from some views it is wider than from others
@@ -163,17 +165,23 @@ def make_occluders(canvas: Canvas, low: float, high: float, supports: Sequence[C
 
 
 def _bush(canvas: Canvas, low: float, high: float) -> list[Sheet]:
-    """Leaves and twigs of one texture, lighter and darker, on several sheets that lie near each other within [low, high]."""
+    """Leaves and twigs of one texture, lighter and darker, on several sheets that lie near each other within [low, high]; thick bushes hide what is behind their middle from all views."""
     least = canvas.uniform(low, high - THINNEST)
     most, parts, sheets = min(least + canvas.uniform(0.2, 1.5), high), canvas.choose([2, 3, 4]), []
     widest = min(VIEWS_ASIDE * (least - low + MIN_GAP), LARGEST)  # what the outermost views see past; leaves grow with it
     scale = canvas.uniform(1, max(widest / WIDEST, 1))
-    supports = [leaves(canvas, 2, scale) for _ in range(parts)] + ([branches(canvas)] if canvas.uniform(0, 1) < 0.5 else [])
-    for support in supports:
+    places, most_leaves = bush_places(canvas), canvas.choose(LEAVES)
+    count = lambda: canvas.choose(range(max(most_leaves // 6, 1), most_leaves))
+    supports = [foliage(canvas, count(), scale, places, LEAF_SHADES) for _ in range(parts)]
+    supports += [(branches(canvas), 1.0)] if canvas.uniform(0, 1) < 0.5 else []
+    for support, shade in supports:
         start = canvas.uniform(least, most - THINNEST)
         sheet = _sheet(canvas, start, min(start + canvas.uniform(0.1, 0.5), high), support, 0.5, occluder=True, **_shine(canvas, spotted=0.2))
         if sheets:
-            sheet.texture = (sheets[0].texture.roll((canvas.choose(range(canvas.side)), canvas.choose(range(canvas.side))), (1, 2)) * canvas.uniform(0.5, 1.3)).clamp(0, 1)
+            sheet.texture = own.roll((canvas.choose(range(canvas.side)), canvas.choose(range(canvas.side))), (1, 2)) * canvas.uniform(0.5, 1.3)
+        else:
+            own = sheet.texture
+        sheet.texture = (sheet.texture * shade).clamp(0, 1)
         sheets.append(sheet)
     return sheets
 

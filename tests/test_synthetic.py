@@ -162,7 +162,7 @@ def test_other_grids_and_bad_input():
 
 
 def test_three_in_five_scenes_have_occluders_with_a_gap_behind_them():
-    scenes = [lfkit.synthesize(seed, size=24, views_num=3) for seed in range(40)]
+    scenes = [lfkit.synthesize(seed, size=24, views_num=3) for seed in range(60)]
     assert 0.4 < np.mean([scene.mask.any() for scene in scenes]) < 0.8
     gaps = np.concatenate([(scene.fg_disp - scene.bg_disp)[scene.mask] for scene in scenes])
     assert synthetic.MIN_GAP - 1e-3 < gaps.min() < synthetic.MIN_GAP + 0.5
@@ -309,10 +309,10 @@ def test_a_bush_has_leaves_of_one_kind_at_several_disparities():
 
 def test_leaves_grow_by_their_scale_and_a_bushs_with_its_nearness(monkeypatch):
     canvas = lambda seed=0: Canvas(64, 8, torch.Generator().manual_seed(seed), torch.device("cpu"))
-    small, large = (synthetic.leaves(canvas(), 4, scale) for scale in (1.0, 2.0))  # drawn from the same numbers
+    small, large = (synthetic.foliage(canvas(), 12, scale, [])[0] for scale in (1.0, 2.0))  # drawn from the same numbers
     assert (large >= small - 0.51).all() and 2 < large.sum() / small.sum() < 4.5
     scales = []
-    monkeypatch.setattr(synthetic, "leaves", lambda canvas, part, scale: scales.append(scale) or torch.zeros_like(canvas.y))
+    monkeypatch.setattr(synthetic, "foliage", lambda canvas, count, scale, *_: (scales.append(scale) or torch.zeros_like(canvas.y), torch.ones_like(canvas.y)))
     for seed in range(20):
         synthetic._bush(canvas(seed), 3.0, 3.8)  # 1.4 at most before what is behind: the outermost views see past less than WIDEST
     assert set(scales) == {1}
@@ -320,6 +320,33 @@ def test_leaves_grow_by_their_scale_and_a_bushs_with_its_nearness(monkeypatch):
     for seed in range(20):
         synthetic._bush(canvas(seed), 0.6, 3.8)
     assert 1.5 < max(scales) <= 2 and min(scales) >= 1
+
+
+def test_a_leaf_is_as_bright_as_it_was_drawn_and_hides_those_drawn_before():
+    canvas = lambda: Canvas(64, 8, torch.Generator().manual_seed(3), torch.device("cpu"))
+    support, light = synthetic.foliage(canvas(), 25, 1.0, [(32.0, 32.0, 12.0)], (0.5, 1.4))
+    levels, counts = light[support > 0.99].unique(return_counts=True)
+    assert 8 < len(levels) <= 25 and levels.min() >= 0.5 and levels.max() < 1.4 and counts.max() < 0.4 * counts.sum()
+    assert (light[support == 0] == 1).all()
+    _, fewer = synthetic.foliage(canvas(), 24, 1.0, [(32.0, 32.0, 12.0)], (0.5, 1.4))
+    assert len(light[fewer != light].unique()) == 1  # the last leaf, of one brightness, lies over the others
+    assert (synthetic.foliage(canvas(), 25, 1.0, [])[1] == 1).all()
+
+
+def test_the_leaves_of_a_bush_grow_in_its_places_on_all_of_its_sheets(monkeypatch):
+    """At the middle of thick bushes next to nothing of what is behind is seen, while loose ones leave gaps."""
+    canvas = lambda seed: Canvas(96, 8, torch.Generator().manual_seed(seed), torch.device("cpu"))
+    monkeypatch.setattr(synthetic, "bush_places", lambda canvas: bushes.append(canvas) or [(48.0, 48.0, 24.0)])
+    covered, bushes = {}, []
+    for most in synthetic.LEAVES[0], synthetic.LEAVES[-1]:
+        monkeypatch.setattr(synthetic, "LEAVES", (most,))
+        parts = []
+        for seed in range(12):
+            views = canvas(seed)
+            inside = (views.y - 48).hypot(views.x - 48) < 24
+            parts.append(float(torch.stack([sheet.support for sheet in synthetic._bush(views, 3.0, 3.8)]).amax(0)[inside].mean()))
+        covered[most] = np.median(parts)
+    assert covered[30] < 0.85 and covered[90] > 0.9 and len(bushes) == 24, covered
 
 
 def test_gloss_is_wide_and_a_spot_is_small():
