@@ -204,9 +204,9 @@ def _leaf(canvas: Canvas, place, length: float, width: float, angle: float) -> t
     return torch.minimum(width * (1 - along.square()) - y.abs(), length - x.abs())
 
 
-def bush_places(canvas: Canvas, counts=(0, 1, 2, 4)) -> list[tuple[float, float, float]]:
-    """Where leaves grow: (y, x, radius) of each bush, in pixels; as many as one of counts."""
-    return [(*random_place(canvas), canvas.uniform(0.08, 0.2) * canvas.size) for _ in range(canvas.choose(counts))]
+def bush_places(canvas: Canvas) -> list[tuple[float, float, float]]:
+    """Where leaves grow: (y, x, radius) of each bush, in pixels; none where they are spread evenly."""
+    return [(*random_place(canvas), canvas.uniform(0.08, 0.2) * canvas.size) for _ in range(canvas.choose([0, 1, 2, 4]))]
 
 
 def foliage(canvas: Canvas, count: int, scale: float, bushes: list, shades: tuple[float, float] | None = None) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,7 +1,6 @@
 """A whole scene through a network that is run on crops."""
 
 import gc
-import itertools
 import logging
 import math
 import traceback
@@ -18,6 +17,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from lfkit.augment import rotate, transpose
 from lfkit.crops import Crop, halve, plan_crops
 from lfkit.lightfield import as_float
 from lfkit.memory import PeakBytes, free_memory, is_out_of_memory, kept_pages
@@ -28,7 +28,8 @@ logger = logging.getLogger("lfkit")
 QUIET_SECONDS = 3     # progress bars wait so long before they show
 FREE_SHARE = 0.5      # of the free memory is the budget where none is given: others live here too
 HEADROOM = 2.1        # a budget of 1 holds tensors of 1 / HEADROOM: the rest is lost between them (measured on the CPU: glibc's heap has holes)
-SYMMETRIES = (1, 2, 4, 8)  # of the eight ways to turn a square, the first so many
+WAYS = ((0, False), (2, False), (0, True), (2, True), (1, False), (3, False), (1, True), (3, True))  # quarter turns, after a transposition or none
+SYMMETRIES = (1, 2, 4, 8)  # how many of them may be asked for
 MEASURED = (32, 64)   # sides of the two crops whose memory tells that of any, in pixels
 AUTO = "auto"
 
@@ -333,7 +334,7 @@ def predict_scene(lf: np.ndarray, model: Callable, device: torch.device, max_len
         device: where the model is.
         max_length, shave, mod, options: as `overlap_crop_forward` takes them.
         symmetries: 1, 2, 4 or 8 ways to turn and mirror the light field, views and pixels together, whose results are turned back and averaged, in as many times the time
-            (test-time augmentation). 2 adds the half turn, 4 the transpositions of both, 8 their mirror images.
+            (test-time augmentation). 2 adds the half turn, 4 the transpositions of both, 8 the quarter turns of these.
 
     Returns:
         (depDistT 'd h w', depDistS 'd h w', depth_map 'h w'), tensors on the CPU.
@@ -350,12 +351,10 @@ def predict_scene(lf: np.ndarray, model: Callable, device: torch.device, max_len
         raise ValueError(f"a light field is 'u v h w c': got shape {lf.shape}; reorder its axes")
     lf = lf if lf.dtype == np.uint8 else as_float(lf)
     total = None
-    for mirrored, transposed, turned in list(itertools.product((False, True), repeat=3))[:symmetries]:
-        views = lf.transpose(1, 0, 3, 2, 4) if transposed else lf
-        axes = [axis for axis, flipped in enumerate((turned ^ mirrored, turned)) if flipped]
-        views = np.flip(views, [axis + side for axis in axes for side in (0, 2)])
+    for quarters, transposed in WAYS[:symmetries]:
+        (views,) = rotate(transpose((lf,)) if transposed else (lf,), quarters)
         outputs = overlap_crop_forward(views[None], model, 1, max_length, shave, mod, device=device, **options)
-        outputs = [out[0].flip([axis - 2 for axis in axes]) for out in outputs]
+        outputs = [out[0].rot90(-quarters, (-2, -1)) for out in outputs]
         outputs = [out.mT if transposed else out for out in outputs]
         total = outputs if total is None else [a + b for a, b in zip(total, outputs)]
     return tuple(out / symmetries for out in total)

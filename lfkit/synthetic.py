@@ -171,16 +171,16 @@ def _bush(canvas: Canvas, low: float, high: float) -> list[Sheet]:
     widest = min(VIEWS_ASIDE * (least - low + MIN_GAP), LARGEST)  # what the outermost views see past; leaves grow with it
     scale = canvas.uniform(1, max(widest / WIDEST, 1))
     places, most_leaves = bush_places(canvas), canvas.choose(LEAVES)
-    count = lambda: canvas.choose(range(max(most_leaves // 6, 1), most_leaves))
+    count = lambda: canvas.choose(range(most_leaves // 6, most_leaves))
     supports = [foliage(canvas, count(), scale, places, LEAF_SHADES) for _ in range(parts)]
     supports += [(branches(canvas), 1.0)] if canvas.uniform(0, 1) < 0.5 else []
     for support, shade in supports:
         start = canvas.uniform(least, most - THINNEST)
         sheet = _sheet(canvas, start, min(start + canvas.uniform(0.1, 0.5), high), support, 0.5, occluder=True, **_shine(canvas, spotted=0.2))
-        if sheets:
-            sheet.texture = own.roll((canvas.choose(range(canvas.side)), canvas.choose(range(canvas.side))), (1, 2)) * canvas.uniform(0.5, 1.3)
-        else:
+        if not sheets:
             own = sheet.texture
+        else:
+            sheet.texture = own.roll((canvas.choose(range(canvas.side)), canvas.choose(range(canvas.side))), (1, 2)) * canvas.uniform(0.5, 1.3)
         sheet.texture = (sheet.texture * shade).clamp(0, 1)
         sheets.append(sheet)
     return sheets
