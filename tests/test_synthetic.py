@@ -333,6 +333,21 @@ def test_a_leaf_is_as_bright_as_it_was_drawn_and_hides_those_drawn_before():
     assert (synthetic.foliage(canvas(), 25, 1.0, [])[1] == 1).all()
 
 
+def test_the_leaves_of_a_bush_are_shaded_and_its_twigs_are_not(monkeypatch):
+    shaded = {}
+    for shade in (1.0, 0.5):
+        monkeypatch.setattr(synthetic, "LEAF_SHADES", (shade, shade))
+        monkeypatch.setattr(synthetic, "branches", lambda canvas: torch.full_like(canvas.y, 0.9))  # tells which sheet is the twigs'
+        shaded[shade] = [sheet for seed in range(6) for sheet in synthetic._bush(Canvas(48, 8, torch.Generator().manual_seed(seed), torch.device("cpu")), 1.0, 3.0)]
+    twigs = 0
+    for bright, dark in zip(shaded[1.0], shaded[0.5], strict=True):
+        is_twigs = bool((bright.support == 0.9).all())
+        on = ((bright.support == 1) | is_twigs) & (bright.texture < 1).all(0)
+        assert torch.allclose(dark.texture[:, on], (1.0 if is_twigs else 0.5) * bright.texture[:, on], atol=1e-6)
+        twigs += is_twigs
+    assert 0 < twigs < len(shaded[1.0]) / 2
+
+
 def test_the_leaves_of_a_bush_grow_in_its_places_on_all_of_its_sheets(monkeypatch):
     """At the middle of thick bushes next to nothing of what is behind is seen, while loose ones leave gaps."""
     canvas = lambda seed: Canvas(96, 8, torch.Generator().manual_seed(seed), torch.device("cpu"))
