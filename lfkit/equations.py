@@ -62,7 +62,7 @@ def normal_equations(views: torch.Tensor, weights: torch.Tensor, near: torch.Ten
     moments = torch.stack([torch.ones_like(u), u, v])
     weights = least(weights, REACH)
     total = reduce(weights, "b n h w -> b 1 h w", "sum").clamp(min=1e-6)
-    m = torch.einsum("kn,bnhw->bkhw", torch.cat([moments[1:], (moments[1:, None] * moments[None, 1:]).flatten(0, 1)[[0, 1, 3]]]), weights) / total
+    m = torch.einsum("kn,bnhw->bkhw", torch.stack([u, v, u * u, u * v, v * v]), weights) / total
     mu, mv, uu, uv, vv = m[:, :1], m[:, 1:2], m[:, 2:3], m[:, 3:4], m[:, 4:5]
     apart = views if near is None else views - near[:, None]
     weighted = apart * weights[:, :, None]

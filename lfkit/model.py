@@ -183,6 +183,7 @@ class DeoccNet(nn.Module):
         coarse, fine = disparity_levels(max_disp, step), disparity_levels(max_disp, step / FINE)
         self.register_buffer("levels", coarse, persistent=False)
         self.register_buffer("fine_levels", fine, persistent=False)
+        self.candidates = fine.tolist()  # the same as numbers, which no GPU has to be waited for
         nearness = (1 - (fine[:, None] - coarse[None]).abs() / step).clamp(min=0)
         self.register_buffer("to_coarse", nearness, persistent=False)
 
@@ -226,11 +227,11 @@ class DeoccNet(nn.Module):
         centre, spacing = x[:, x.shape[1] // 2], self.step / FINE
         sweep = ViewSweep(torch.cat([x, torch.ones_like(x[:, :, :1]), detail(x)[:, :, None]], 2), self.max_disp, spacing)
         evidence, rivals = [], []
-        for disp in self.fine_levels.tolist():
+        for disp in self.candidates:
             sums = sweep.sums(disp, self.evidence.members)  # of RGB, ones, squares of RGB, detail, its squares
             seen, variances = self.evidence(sums[:, :, :5], centre)
             evidence.append(seen)
-            rivals.append(torch.cat([variances, self.evidence.detail(sums[:, :, [5, 3, 6]])], 1))
+            rivals.append(torch.cat([variances, self.evidence.detail(torch.stack([sums[:, :, k] for k in (5, 3, 6)], 2))], 1))
         return rearrange(torch.cat([torch.stack(evidence, 1), competition(torch.stack(rivals, 1), spacing)], 2), "b d f h w -> (b d) f h w")
 
     def aggregate(self, volume: torch.Tensor, guide: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

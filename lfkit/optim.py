@@ -2,6 +2,7 @@
 
 import math
 from argparse import Namespace
+from collections import defaultdict
 from collections.abc import Iterable
 
 import torch
@@ -23,13 +24,14 @@ def keep_channels_last(model: nn.Module) -> None:
 
 
 def orthogonalized(x: torch.Tensor) -> torch.Tensor:
-    """The matrix 'o i' with its singular values moved near 1 (0.7 to 1.2, but for very small ones), in float32."""
-    wide = x if len(x) <= x.shape[1] else x.T
-    wide = wide.float() / wide.float().norm().clamp(min=1e-7)
+    """Matrices '... o i' with their singular values moved near 1 (0.7 to 1.2, but for very small ones), in float32."""
+    is_wide = x.shape[-2] <= x.shape[-1]
+    wide = (x if is_wide else x.mT).float()
+    wide = wide / torch.linalg.matrix_norm(wide, keepdim=True).clamp(min=1e-7)
     for _ in range(5):
-        gram = wide @ wide.T
+        gram = wide @ wide.mT
         wide = NEWTON_SCHULZ[0] * wide + (NEWTON_SCHULZ[1] * gram + NEWTON_SCHULZ[2] * gram @ gram) @ wide
-    return wide if len(x) <= x.shape[1] else wide.T
+    return wide if is_wide else wide.mT
 
 
 class Muon(torch.optim.Optimizer):
@@ -58,15 +60,26 @@ class Muon(torch.optim.Optimizer):
         with torch.enable_grad():
             loss = closure() if closure else None
         for group in self.param_groups:
-            for p in (p for p in group["params"] if p.grad is not None):
-                (self._orthogonal if group["hidden"] else self._adam)(p, self.state[p], group)
+            moved = [p for p in group["params"] if p.grad is not None]
+            if group["hidden"]:
+                alike = defaultdict(list)
+                for p in moved:
+                    alike[p.flatten(1).shape].append(p)
+                for some in alike.values():
+                    self._orthogonal(some, group)
+            else:
+                for p in moved:
+                    self._adam(p, self.state[p], group)
         return loss
 
-    @staticmethod
-    def _orthogonal(p: nn.Parameter, state: dict, group: dict) -> None:
-        momentum = state.setdefault("momentum", torch.zeros_like(p)).lerp_(p.grad, 1 - group["momentum"])
-        update = orthogonalized(p.grad.lerp(momentum, group["momentum"]).flatten(1))
-        p.add_(update.reshape(p.shape), alpha=-0.2 * math.sqrt(max(update.shape)) * group["lr"])
+    def _orthogonal(self, kernels: list[nn.Parameter], group: dict) -> None:
+        """A step of kernels whose matrices are of one shape: together, as a GPU waits for each operation's start."""
+        updates = []
+        for p in kernels:
+            momentum = self.state[p].setdefault("momentum", torch.zeros_like(p)).lerp_(p.grad, 1 - group["momentum"])
+            updates.append(p.grad.lerp(momentum, group["momentum"]).flatten(1))
+        for p, update in zip(kernels, orthogonalized(torch.stack(updates))):
+            p.add_(update.reshape(p.shape), alpha=-0.2 * math.sqrt(max(update.shape)) * group["lr"])
 
     @staticmethod
     def _adam(p: nn.Parameter, state: dict, group: dict) -> None:

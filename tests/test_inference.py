@@ -246,10 +246,10 @@ def test_cuda_gives_what_the_cpu_gives():
     torch.manual_seed(0)
     net = lfkit.DeoccNet(4, 3, 1, 1.0).eval()
     x = torch.randint(0, 256, (1, 9, 150, 170, 3), dtype=torch.uint8)
-    expected = overlap_crop_forward(x, net, 1, "auto", "auto")
+    expected = overlap_crop_forward(x, net, 1, 96, 16)
     net.cuda()
     for memory in (None, 3e7):
-        out = overlap_crop_forward(x, net, 1, 96, "auto", memory=memory)
+        out = overlap_crop_forward(x, net, 1, 96, 16, memory=memory)
         assert all(o.device.type == "cpu" and torch.allclose(o, e, atol=1e-3) for o, e in zip(out, expected))
     assert overlap_crop_forward(x.cuda(), net)[2].is_cuda
 
