@@ -107,6 +107,7 @@ def test_it_trains_and_writes_averaged_weights(pool, monkeypatch, tmp_path):
     files = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert files == ["at_50.pkl", "at_75.pkl", "at_90.pkl", "last.pkl"]
     before, (model, checkpoint) = lfkit.load_pretrained().state_dict(), lfkit.load_model(tmp_path / "out" / "last.pkl")
-    steps = checkpoint["epoch"]
+    steps = checkpoint["steps"]
     moved = max(float((value - before[name]).abs().max()) for name, value in model.state_dict().items())
     assert steps >= 1 and 0 < moved < 20 * steps * options.lr and not checkpoint["optimizer_state_dict"]
+    assert checkpoint["args"]["patch_size"] == 40 and checkpoint["args"]["lr"] == 1e-3 and checkpoint["args"]["seed"] == 0
