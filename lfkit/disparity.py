@@ -104,7 +104,7 @@ def disp_deviation(distribution: torch.Tensor, max_disp: float = MAX_DISP, step:
     return (distribution * (levels - mean[:, None]) ** 2).sum(1).clamp(min=0).sqrt()
 
 
-LIKELY_MASS = 0.25  # of a layer that is likelier there than not: depDistT gives each of two sure layers a half
+LIKELY_MASS = 0.3  # of a layer that a map shows; depDistT gives each of two sure layers a half, and an occluder some beside its outline; `benchmarks/peaks.py` has others
 PEAK_MASS = 0.15  # least mass of a peak; two equal layers have 0.5 each, so that this leaves room for doubt
 
 
