@@ -64,6 +64,11 @@ class Pool:
             self.known.add(path)
         return len(self.scenes)
 
+    def wait_for(self, count: int) -> None:
+        """Until there are so many scenes."""
+        while self.grow() < count:
+            time.sleep(1)
+
     def crops(self, count: int) -> tuple[torch.Tensor, ...]:
         """Random crops, turned and mirrored: lf 'b n c h w' in [0, 1], with changed colours and light, fg_disp and bg_disp 'b h w'."""
         items = []
@@ -149,7 +154,10 @@ class Step:
         """The loss; gradients are then in the parameters."""
         for part, new in zip(self.batch, batch):
             part.copy_(new)
-        self.graph.replay() if self.graph else self.gradients()
+        if self.graph:
+            self.graph.replay()
+        else:
+            self.gradients()
         return self.loss.detach()
 
 
@@ -192,8 +200,7 @@ class Training:
 def train(options: argparse.Namespace, device: torch.device) -> None:
     run, out = Training(options, device), Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
-    while run.pool.grow() < WAIT_FOR:
-        time.sleep(1)
+    run.pool.wait_for(WAIT_FOR)
     step = Step(run.model, run.pool.crops(options.batch_size), bool(options.graph))
     start, kept, losses = time.perf_counter(), 0, []
     for number in itertools.count():
@@ -210,7 +217,8 @@ def train(options: argparse.Namespace, device: torch.device) -> None:
         norm = run.move()
         if number % NEW_SCENES_EVERY == 0:
             scenes = run.pool.grow()
-            torch.cuda.synchronize() if device.type == "cuda" else None  # the queue, and with it the clock, stays within some steps
+            if device.type == "cuda":
+                torch.cuda.synchronize()  # the queue, and with it the clock, stays within some steps
         if number % options.report_every == 0:
             print(f"{time.perf_counter() - start:6.1f} s, step {number}, {scenes} scenes, rate {rate:.2e}, loss {torch.stack(losses).nanmean().item():.4f}, gradient {norm.item():.2f}", flush=True)
             losses = []
@@ -219,11 +227,8 @@ def train(options: argparse.Namespace, device: torch.device) -> None:
 
 
 def measure(options: argparse.Namespace, device: torch.device) -> None:
-    while True:
-        run = Training(options, device)
-        if run.pool.grow() >= 16:
-            break
-        time.sleep(1)
+    run = Training(options, device)
+    run.pool.wait_for(WAIT_FOR)
     print("| batch | graph | ms a step | of these, crops | crops / s | memory (GiB) |\n|---|---|---|---|---|---|")
     for graph, batch in itertools.product((1, 0), options.batches):
         torch.cuda.empty_cache()

@@ -170,6 +170,24 @@ def test_muon_steps_as_pytorchs_do(shape):
     assert torch.allclose(bias, theirs, atol=1e-6) and torch.allclose(head, their_head, atol=1e-6)
 
 
+def test_muon_moves_kernels_of_one_shape_as_if_each_were_alone():
+    """However much their gradients differ in size; wide and tall ones, and one that has no gradient."""
+    generator = torch.Generator().manual_seed(2)
+    draw = lambda *size: nn.Parameter(torch.randn(size, generator=generator))
+    together = [draw(8, 3, 3, 3) for _ in range(3)] + [draw(64, 5, 3, 3) for _ in range(2)]
+    alone = [nn.Parameter(p.detach().clone()) for p in together]
+    ours, theirs = Muon(together, lr=0.01), [Muon([p], lr=0.01) for p in alone]
+    start = [p.detach().clone() for p in together]
+    for _ in range(3):
+        for k, (p, q) in enumerate(zip(together, alone)):
+            p.grad = None if k == 1 else 10.0**k * torch.randn(p.shape, generator=generator)
+            q.grad = p.grad
+        for optimizer in (ours, *theirs):
+            optimizer.step()
+    for k, (p, q, before) in enumerate(zip(together, alone, start)):
+        assert torch.allclose(p, q, atol=1e-6) and torch.equal(p, before) == (k == 1)
+
+
 def test_muon_goes_on_as_if_never_stopped(args, tmp_path):
     args.optimizer = "muon"
     straight = lfkit.build(args, CPU)
