@@ -56,9 +56,17 @@ class Canvas:
     def read(self, image: torch.Tensor, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """'c h w' read at points of the centre view, bilinear, the edge repeated beyond the margin."""
         scale = 2 / (self.size + 2 * self.margin)
-        grid = torch.stack([(x + 0.5 + self.margin) * scale - 1, (y + 0.5 + self.margin) * scale - 1], -1)
+        grid = torch.empty(*y.shape, 2, device=y.device)
+        for k, place in enumerate((x, y)):  # a third of the time of stacking them
+            grid[..., k] = place
+        grid.mul_(scale).add_((0.5 + self.margin) * scale - 1)
         out = F.grid_sample(image[None], grid.reshape(1, 1, -1, 2), align_corners=False, padding_mode="border")
         return out.reshape(image.shape[0], *y.shape)
+
+    def around(self, y: float, x: float, radius: float) -> tuple[slice, slice]:
+        """The rows and columns within a radius of a place, in pixels, and two samples more."""
+        first = [int(OVERSAMPLE * (c - radius + self.margin)) - 2 for c in (y, x)]
+        return tuple(slice(max(k, 0), max(k + int(2 * OVERSAMPLE * radius) + 6, 0)) for k in first)
 
 
 # textures: 'c h w' in [0, 1]
@@ -101,10 +109,7 @@ def _leaves_texture(canvas: Canvas) -> torch.Tensor:
     radii, order = radii.sort(descending=True)
     colours = _colours(canvas, count)
     for (cy, cx), radius, colour in zip(centres.tolist(), radii.tolist(), colours[:, :, None, None]):
-        top, left = (int(OVERSAMPLE * (c - radius + canvas.margin)) - 2 for c in (cy, cx))
-        extent = int(2 * OVERSAMPLE * radius) + 6
-        rows = slice(max(top, 0), max(top + extent, 0))
-        cols = slice(max(left, 0), max(left + extent, 0))
+        rows, cols = canvas.around(cy, cx, radius)
         cover = (radius + 0.5 - torch.hypot(canvas.y[rows, cols] - cy, canvas.x[rows, cols] - cx)).clamp(0, 1)
         out[:, rows, cols] += cover * (colour - out[:, rows, cols])
     return out + canvas.uniform(0, 0.06) * canvas.noise(canvas.uniform(0.4, 1.5))
@@ -198,10 +203,48 @@ def bars(canvas: Canvas) -> torch.Tensor:
     return coverage(canvas.uniform(1.5, min(0.22 * period, WIDEST)) - (torch.remainder(y, period) - period / 2).abs())
 
 
-def _leaf(canvas: Canvas, place, length: float, width: float, angle: float) -> torch.Tensor:
-    y, x = _turned(canvas, *place, angle)
+# half the width of a leaf along its length, from -1 at its stalk to 1 at its tip, in parts of the widest
+LEAF_OUTLINES = {
+    "pointed": lambda along: 1 - along.square(),
+    "kite": lambda along: torch.minimum((1 + along) / 0.7, (1 - along) / 1.3),
+    "oval": lambda along: (1 - along.square()).sqrt(),
+    "lobed": lambda along: (1 - along.square()).sqrt() * (0.7 + 0.3 * torch.cos(3 * math.pi * along)),
+}
+
+
+@dataclass
+class LeafKind:
+    """What all leaves of a bush have in common: their outline, their widths in parts of their lengths, and how much they differ in light.
+
+    `shades` are the least and greatest brightness of a leaf, in parts of its texture's, `tint` by how much each colour differs more, `fold` by how much
+    one half of a leaf is brighter than the other, and `fall` by how much its tip may be brighter or darker than its stalk.
+    """
+
+    outline: str = "pointed"
+    widths: tuple[float, float] = (0.25, 0.6)
+    shades: tuple[float, float] = (1.0, 1.0)
+    tint: float = 0.0
+    fold: float = 0.0
+    fall: float = 0.0
+
+    def light(self, canvas: Canvas, along: torch.Tensor, across: torch.Tensor) -> torch.Tensor:
+        """What a leaf's texture is multiplied by, 'c h w'."""
+        colour = canvas.uniform(*self.shades) * (1 + self.tint * canvas.uniform(-1, 1, 3)[:, None, None])
+        return colour * (1 + self.fold * across.sign() + canvas.uniform(-self.fall, self.fall) * along)
+
+
+def leaf_kind(canvas: Canvas, shades: tuple[float, float]) -> LeafKind:
+    """A random kind of leaves: broad ones of any outline, or one in four like blades of grass; half of them folded along the middle."""
+    widths = canvas.choose([LeafKind.widths] * 3 + [(0.08, 0.2)])
+    return LeafKind(canvas.choose(list(LEAF_OUTLINES)), widths, shades, canvas.uniform(0, 0.2), canvas.choose([0.0, canvas.uniform(0, 0.4)]), canvas.uniform(0, 0.4))
+
+
+def _leaf(canvas: Canvas, place, length: float, width: float, angle: float, outline: str = "pointed"):
+    """The rows and columns that a leaf needs, and there: signed distance, place along it in [-1, 1] and pixels beside its middle."""
+    window = canvas.around(*place, length)
+    across, x = (part[window] for part in _turned(canvas, *place, angle))
     along = (x / length).clamp(-1, 1)
-    return torch.minimum(width * (1 - along.square()) - y.abs(), length - x.abs())
+    return window, torch.minimum(width * LEAF_OUTLINES[outline](along) - across.abs(), length - x.abs()), along, across
 
 
 def bush_places(canvas: Canvas) -> list[tuple[float, float, float]]:
@@ -209,26 +252,25 @@ def bush_places(canvas: Canvas) -> list[tuple[float, float, float]]:
     return [(*random_place(canvas), canvas.uniform(0.08, 0.2) * canvas.size) for _ in range(canvas.choose([0, 1, 2, 4]))]
 
 
-def foliage(canvas: Canvas, count: int, scale: float, bushes: list, shades: tuple[float, float] | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pointed leaves, spread evenly or in bushes, larger by a scale: their coverage, and how bright each of them is, between the two shades, 'h w' each."""
-    out, light = torch.full_like(canvas.y, -10.0), torch.ones_like(canvas.y)
+def foliage(canvas: Canvas, count: int, scale: float, bushes: list, kind: LeafKind) -> tuple[torch.Tensor, torch.Tensor]:
+    """Leaves of a kind, spread evenly or in bushes, larger by a scale: their coverage 'h w', and what their texture is multiplied by, 'c h w'."""
+    out, light = torch.full_like(canvas.y, -10.0), torch.ones_like(canvas.y).repeat(3, 1, 1)
     for _ in range(count):
         length, place = scale * canvas.uniform(4, 13), random_place(canvas)
         if bushes:
             y, x, radius = canvas.choose(bushes)
             away, turn = radius * canvas.uniform(0, 1.6), canvas.uniform(0, 2 * math.pi)
             place = y + away * math.sin(turn), x + away * math.cos(turn)
-        leaf = _leaf(canvas, place, length, length * canvas.uniform(0.25, 0.6), canvas.uniform(0, math.pi))
-        if shades:
-            light = torch.where(leaf > 0, canvas.uniform(*shades), light)
-        out = torch.maximum(out, leaf)
+        window, leaf, *where = _leaf(canvas, place, length, length * canvas.uniform(*kind.widths), canvas.uniform(0, 2 * math.pi), kind.outline)
+        light[:, *window] = torch.where(leaf > 0, kind.light(canvas, *where), light[:, *window])
+        out[window] = torch.maximum(out[window], leaf)
     return coverage(out), light
 
 
 def leaves(canvas: Canvas) -> torch.Tensor:
-    """A cloud of pointed leaves, spread evenly or in bushes."""
+    """A cloud of leaves, spread evenly or in bushes."""
     bushes = bush_places(canvas)
-    return foliage(canvas, canvas.choose(range(10, 60 if bushes else 40)), 1.0, bushes)[0]
+    return foliage(canvas, canvas.choose(range(10, 60 if bushes else 40)), 1.0, bushes, leaf_kind(canvas, LeafKind.shades))[0]
 
 
 def branches(canvas: Canvas) -> torch.Tensor:
@@ -243,7 +285,8 @@ def branches(canvas: Canvas) -> torch.Tensor:
             out = torch.maximum(out, _segment(canvas, place, tip, thick, 0.75 * thick))
             if leafy:
                 size = canvas.uniform(4, 11)
-                out = torch.maximum(out, _leaf(canvas, tip, size, size * canvas.uniform(0.3, 0.6), canvas.uniform(0, math.pi)))
+                window, leaf, *_ = _leaf(canvas, tip, size, size * canvas.uniform(0.3, 0.6), canvas.uniform(0, math.pi))
+                out[window] = torch.maximum(out[window], leaf)
             place, angle, thick = tip, angle + canvas.uniform(-0.8, 0.8), 0.75 * thick
     return coverage(out)
 

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 
-from lfkit.canvas import OCCLUDERS, OVERSAMPLE, SOLID, THIN, WIDEST, Canvas, Thing, branches, bush_places, coverage, foliage, leaves, make_texture, random_place, sky_texture
+from lfkit.canvas import OCCLUDERS, OVERSAMPLE, SOLID, THIN, WIDEST, Canvas, Thing, branches, bush_places, coverage, foliage, leaf_kind, leaves, make_texture, random_place, sky_texture
 from lfkit.disparity import MAX_DISP
+from lfkit.layers import window_mean
 from lfkit.lightfield import Scene
 from lfkit.sheets import Sheet, nearest, render
 
@@ -25,6 +26,9 @@ NEAREST = 0.97       # the nearest occluder, as a part of max_disp
 VIEWS_ASIDE = 4      # view steps from the centre of a 9 x 9 grid to its sides
 LEAVES = (30, 60, 90)  # most of them on each of a bush's sheets: from loose to thick
 LEAF_SHADES = (0.5, 1.4)  # how bright leaves of one bush are, in parts of its texture
+LEAF_SLOPE = 0.08    # of a bush's leaves, at most, in px per px
+LEAF_WAVES = (0.15, 0.6)  # length of the waves by which they turn, in parts of the picture's side
+WOODY = 0.6          # share of the bushes that have twigs, half of them of a texture of their own
 LARGEST = 12.0       # up to this a bush's leaves grow with their nearness, in parts of WIDEST
 BUSHY = 0.4          # share of the occluded scenes whose occluder is a bush, of leaves and twigs at several disparities
 LIMB = 0.5           # share of the things that grow darker, or lighter, towards their edge
@@ -111,12 +115,12 @@ def _limb(canvas: Canvas, sheet: Sheet, behind: torch.Tensor) -> Sheet:
     Its outline is then not where its brightness changes.
     """
     reach = round(OVERSAMPLE * canvas.uniform(1, 6))
-    inside = 2 * F.avg_pool2d(sheet.support[None, None], 2 * reach + 1, 1, reach, count_include_pad=False)[0, 0] - 1  # 0 at the edge, 1 from `reach` samples on
+    inside = 2 * window_mean(sheet.support[None, None], 2 * reach + 1)[0, 0] - 1  # 0 at the edge, 1 from `reach` samples on
     inside, kind = inside.clamp(0, 1), canvas.uniform(0, 1)
     if kind < LIMB:
         sheet.texture = sheet.texture * (1 - canvas.uniform(-0.4, 0.9) * (1 - inside))
     elif kind < LIMB + FADING:
-        smooth = F.avg_pool2d(behind[None], FADE_WINDOW, 1, FADE_WINDOW // 2, count_include_pad=False)[0]
+        smooth = window_mean(behind[None], FADE_WINDOW)[0]
         strength = 0.5 + 0.5 * (kind - LIMB) / FADING  # of the number that was drawn, so that the rest of a scene is the same with or without
         sheet.texture = sheet.texture + strength * (1 - inside) * (smooth - sheet.texture)
     turned = 100 * kind % 1 / TURNING  # of the same number
@@ -165,25 +169,33 @@ def make_occluders(canvas: Canvas, low: float, high: float, supports: Sequence[C
 
 
 def _bush(canvas: Canvas, low: float, high: float) -> list[Sheet]:
-    """Leaves and twigs of one texture, lighter and darker, on several sheets that lie near each other within [low, high]; thick bushes hide what is behind their middle from all views."""
-    least = canvas.uniform(low, high - THINNEST)
-    most, parts, sheets = min(least + canvas.uniform(0.2, 1.5), high), canvas.choose([2, 3, 4]), []
+    """Leaves of one kind and texture, lighter and darker, and perhaps twigs, on several sheets that lie near each other within [low, high]; thick bushes hide what is behind their middle from all views."""
+    least = canvas.uniform(low, canvas.uniform(low, high - THINNEST))  # rather far than near: there is room before it for a deep bush
+    most, parts, sheets = min(least + canvas.uniform(0.2, 2.0), high), canvas.choose([2, 3, 4, 6]), []
     widest = min(VIEWS_ASIDE * (least - low + MIN_GAP), LARGEST)  # what the outermost views see past; leaves grow with it
     scale = canvas.uniform(1, max(widest / WIDEST, 1))
-    places, most_leaves = bush_places(canvas), canvas.choose(LEAVES)
+    places, most_leaves, kind = bush_places(canvas), canvas.choose(LEAVES), leaf_kind(canvas, LEAF_SHADES)
     count = lambda: canvas.choose(range(most_leaves // 6, most_leaves))
-    supports = [foliage(canvas, count(), scale, places, LEAF_SHADES) for _ in range(parts)]
-    supports += [(branches(canvas), 1.0)] if canvas.uniform(0, 1) < 0.5 else []
-    for support, shade in supports:
-        start = canvas.uniform(least, most - THINNEST)
-        sheet = _sheet(canvas, start, min(start + canvas.uniform(0.1, 0.5), high), support, 0.5, occluder=True, **_shine(canvas, spotted=0.2))
-        if not sheets:
-            own = sheet.texture
-        else:
-            sheet.texture = own.roll((canvas.choose(range(canvas.side)), canvas.choose(range(canvas.side))), (1, 2)) * canvas.uniform(0.5, 1.3)
-        sheet.texture = (sheet.texture * shade).clamp(0, 1)
-        sheets.append(sheet)
+    supports = [foliage(canvas, count(), scale, places, kind) for _ in range(parts)]
+    own, wood = make_texture(canvas), canvas.uniform(0, 1)
+    for support, light in supports:
+        moved = own.roll((canvas.choose(range(canvas.side)), canvas.choose(range(canvas.side))), (1, 2))
+        sheets.append(_bush_sheet(canvas, least, most, support, moved * canvas.uniform(0.5, 1.3) * light))
+    if wood < WOODY:
+        sheets.append(_bush_sheet(canvas, least, most, branches(canvas), make_texture(canvas) if wood < WOODY / 2 else own))
     return sheets
+
+
+def _bush_sheet(canvas: Canvas, least: float, most: float, support: torch.Tensor, texture: torch.Tensor) -> Sheet:
+    """Leaves or twigs within a part of [least, most], wavy: leaves turn this way and that."""
+    start = canvas.uniform(least, most - THINNEST)
+    end = min(start + canvas.uniform(0.1, 0.8), most)
+    frequency, turn = 2 * math.pi / (canvas.uniform(*LEAF_WAVES) * canvas.size), canvas.uniform(0, 2 * math.pi)
+    amplitude = min(canvas.uniform(0, LEAF_SLOPE) / frequency, 0.4 * (end - start))
+    sheet = _sheet(canvas, start + amplitude, end - amplitude, support, 0.5, wavy=0.0, occluder=True, **_shine(canvas, spotted=0.2))
+    sheet.texture = texture.clamp(0, 1)
+    sheet.waves = [(amplitude, frequency * math.sin(turn), frequency * math.cos(turn), canvas.uniform(0, 2 * math.pi))]
+    return sheet
 
 
 def photograph(canvas: Canvas, lf: torch.Tensor, gt_data: torch.Tensor, noise: float | None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -207,12 +219,11 @@ def _blurred(image: torch.Tensor, sigma: float) -> torch.Tensor:
     """A small Gaussian blur of '... h w c', the edge repeated."""
     if not sigma:
         return image
-    taps = torch.exp(-torch.arange(-2.0, 3.0, device=image.device).square() / (2 * sigma**2))
-    taps = taps / taps.sum()
-    planes = rearrange(image.reshape(-1, *image.shape[-3:]), "n h w c -> (n c) 1 h w")
-    light = F.pad(planes.clamp(min=0).square(), (2, 2, 2, 2), mode="replicate")  # about the square of what pictures store
-    planes = F.conv2d(light, (taps[:, None] * taps)[None, None]).sqrt()
-    return rearrange(planes, "(n c) 1 h w -> n h w c", c=image.shape[-1]).reshape(image.shape)
+    taps = [math.exp(-k**2 / (2 * sigma**2)) for k in range(-2, 3)]
+    light = F.pad(rearrange(image, "... h w c -> (...) c h w").clamp(min=0).square(), (2, 2, 2, 2), mode="replicate")  # about the square of what pictures store
+    for axis in (-2, -1):  # sums of slices: on a CPU a convolution of so many single channels takes several times as long
+        light = sum(tap / sum(taps) * light.narrow(axis, k, light.shape[axis] - 4) for k, tap in enumerate(taps))
+    return rearrange(light.sqrt(), "n c h w -> n h w c").reshape(image.shape)
 
 
 def check_procedural(seed: int, size: int, views_num: int, max_disp: float) -> None:

@@ -242,7 +242,9 @@ def test_a_light_field_of_bytes_is_the_same_as_an_array_and_as_a_tensor():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_cuda_gives_what_the_cpu_gives():
+def test_cuda_gives_what_the_cpu_gives(monkeypatch):
+    """With convolutions in float32; in TensorFloat-32, PyTorch's default, 2 % of the disparities are off by more than 0.001 px and 0.04 % by more than 0.01."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     torch.manual_seed(0)
     net = lfkit.DeoccNet(4, 3, 1, 1.0).eval()
     x = torch.randint(0, 256, (1, 9, 150, 170, 3), dtype=torch.uint8)

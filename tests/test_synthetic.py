@@ -5,7 +5,7 @@ from scipy.ndimage import binary_dilation, distance_transform_edt
 
 import lfkit
 from lfkit import synthetic
-from lfkit.canvas import OVERSAMPLE, SOLID, Canvas
+from lfkit.canvas import LEAF_OUTLINES, OVERSAMPLE, SOLID, Canvas, LeafKind, _leaf, leaf_kind
 from lfkit.sheets import Sheet
 from lfkit.synthetic import RIM_SLOPE, _blurred, _steep_sheet, _thing_sheet
 
@@ -302,14 +302,28 @@ def test_a_bush_has_leaves_of_one_kind_at_several_disparities():
     for seed in range(5):
         canvas = Canvas(48, 8, torch.Generator().manual_seed(seed), torch.device("cpu"))
         sheets = synthetic._bush(canvas, 1.0, 3.0)
-        assert 2 <= len(sheets) <= 5 and all(sheet.occluder for sheet in sheets)
-        disps = torch.stack([sheet.disp(canvas.y, canvas.x) for sheet in sheets])
-        assert disps.min() > 0.8 and disps.max() < 3.2 and len({round(float(d.mean()), 3) for d in disps}) == len(sheets)
+        assert 2 <= len(sheets) <= 7 and all(sheet.occluder for sheet in sheets)
+        here = slice(16, -16)  # the centre view
+        disps = torch.stack([sheet.disp(canvas.y[here, here], canvas.x[here, here]) for sheet in sheets])
+        assert disps.min() >= 1 and disps.max() <= 3 and len({round(float(d.mean()), 3) for d in disps}) == len(sheets)
+
+
+def test_the_leaves_of_a_bush_turn_this_way_and_that(monkeypatch):
+    """By waves that lean at most by LEAF_SLOPE, so that the rays of the outermost views are solved for."""
+    steepest, off = [], []
+    axis = torch.arange(160.0)
+    i, j = torch.meshgrid(axis, axis, indexing="ij")
+    for seed in range(6):
+        for sheet in synthetic._bush(Canvas(160, 20, torch.Generator().manual_seed(seed), torch.device("cpu")), 2.0, 3.9):
+            steepest.append(float(torch.hypot(*torch.gradient(sheet.disp(i, j))).max()))
+            y, x, disp = sheet.solve(i, j, torch.tensor(4.0), torch.tensor(-4.0))
+            off.append(float((sheet.disp(y, x) - disp).abs().max()))
+    assert max(off) < 1e-3 and synthetic.MAX_SLOPE < max(steepest) < synthetic.LEAF_SLOPE + synthetic.MAX_SLOPE  # sheets alone lean by MAX_SLOPE at most
 
 
 def test_leaves_grow_by_their_scale_and_a_bushs_with_its_nearness(monkeypatch):
     canvas = lambda seed=0: Canvas(64, 8, torch.Generator().manual_seed(seed), torch.device("cpu"))
-    small, large = (synthetic.foliage(canvas(), 12, scale, [])[0] for scale in (1.0, 2.0))  # drawn from the same numbers
+    small, large = (synthetic.foliage(canvas(), 12, scale, [], LeafKind())[0] for scale in (1.0, 2.0))  # drawn from the same numbers
     assert (large >= small - 0.51).all() and 2 < large.sum() / small.sum() < 4.5
     scales = []
     monkeypatch.setattr(synthetic, "foliage", lambda canvas, count, scale, *_: (scales.append(scale) or torch.zeros_like(canvas.y), torch.ones_like(canvas.y)))
@@ -317,20 +331,51 @@ def test_leaves_grow_by_their_scale_and_a_bushs_with_its_nearness(monkeypatch):
         synthetic._bush(canvas(seed), 3.0, 3.8)  # 1.4 at most before what is behind: the outermost views see past less than WIDEST
     assert set(scales) == {1}
     scales.clear()
-    for seed in range(20):
+    for seed in range(100):
         synthetic._bush(canvas(seed), 0.6, 3.8)
     assert 1.5 < max(scales) <= 2 and min(scales) >= 1
 
 
+@pytest.mark.parametrize("outline", LEAF_OUTLINES)
+def test_a_leaf_has_its_outline(outline):
+    """Of one that lies along the rows: its length, and its width where it is widest, counted in samples; its area by the trapezoidal rule."""
+    canvas = Canvas(64, 8, torch.Generator(), torch.device("cpu"))
+    out = torch.full_like(canvas.y, -10.0)
+    window, leaf, along, across = _leaf(canvas, (32.0, 30.0), 20.0, 8.0, 0.0, outline)
+    out[window] = leaf
+    inside = out > 0
+    rows, columns = (inside.any(axis).nonzero()[:, 0] for axis in (1, 0))
+    assert abs((columns[-1] - columns[0] + 1) / 2 - 40) <= 3 and abs((rows[-1] - rows[0] + 1) / 2 - 16) <= 1  # two samples a pixel; tips are thinner than one
+    half = LEAF_OUTLINES[outline](torch.linspace(-1, 1, 2001)).double()
+    assert half.max() <= 1 + 1e-6 and half.min() >= -1e-6
+    assert float(inside.sum()) / 4 == pytest.approx(2 * 8 * 20 * float(torch.trapezoid(half, dx=0.001)), rel=0.04)
+    assert torch.allclose(canvas.y[window][leaf > 0] - 32, across[leaf > 0]) and torch.allclose(canvas.x[window][leaf > 0] - 30, 20 * along[leaf > 0], atol=1e-5)
+
+
 def test_a_leaf_is_as_bright_as_it_was_drawn_and_hides_those_drawn_before():
     canvas = lambda: Canvas(64, 8, torch.Generator().manual_seed(3), torch.device("cpu"))
-    support, light = synthetic.foliage(canvas(), 25, 1.0, [(32.0, 32.0, 12.0)], (0.5, 1.4))
-    levels, counts = light[support > 0.99].unique(return_counts=True)
+    foliage = lambda count, **options: synthetic.foliage(canvas(), count, 1.0, [(32.0, 32.0, 12.0)], LeafKind(**options))
+    support, light = foliage(25, shades=(0.5, 1.4))
+    levels, counts = light[0][support > 0.99].unique(return_counts=True)
     assert 8 < len(levels) <= 25 and levels.min() >= 0.5 and levels.max() < 1.4 and counts.max() < 0.4 * counts.sum()
-    assert (light[support == 0] == 1).all()
-    _, fewer = synthetic.foliage(canvas(), 24, 1.0, [(32.0, 32.0, 12.0)], (0.5, 1.4))
+    assert (light == light[:1]).all() and (light[:, support == 0] == 1).all()
+    _, fewer = foliage(24, shades=(0.5, 1.4))
     assert len(light[fewer != light].unique()) == 1  # the last leaf, of one brightness, lies over the others
-    assert (synthetic.foliage(canvas(), 25, 1.0, [])[1] == 1).all()
+    assert (foliage(25)[1] == 1).all()
+    _, tinted = foliage(25, tint=0.2)
+    apart = tinted.amax(0) - tinted.amin(0)
+    assert 0.1 < apart.max() < 0.4 and (tinted - 1).abs().max() <= 0.2
+    _, folded = foliage(1, fold=0.3)
+    assert torch.allclose(folded.unique(), torch.tensor([0.7, 1.0, 1.3])) and 0.8 < float((folded > 1.2).sum() / (folded < 0.8).sum()) < 1.25
+    _, falling = foliage(1, fall=0.4)
+    assert 0.05 < (falling - 1).abs().max() <= 0.4 and abs(falling[falling != 1].mean() - 1) < 0.02
+
+
+def test_leaves_are_of_many_kinds():
+    canvas = Canvas(64, 8, torch.Generator().manual_seed(0), torch.device("cpu"))
+    kinds = [leaf_kind(canvas, (0.5, 1.4)) for _ in range(200)]
+    assert {kind.outline for kind in kinds} == set(LEAF_OUTLINES) and all(kind.shades == (0.5, 1.4) for kind in kinds)
+    assert 0.15 < np.mean([kind.widths[1] < 0.25 for kind in kinds]) < 0.35 and 0.35 < np.mean([kind.fold == 0 for kind in kinds]) < 0.65
 
 
 def test_the_leaves_of_a_bush_are_shaded_and_its_twigs_are_not(monkeypatch):
@@ -352,6 +397,7 @@ def test_the_leaves_of_a_bush_grow_in_its_places_on_all_of_its_sheets(monkeypatc
     """At the middle of thick bushes next to nothing of what is behind is seen, while loose ones leave gaps."""
     canvas = lambda seed: Canvas(96, 8, torch.Generator().manual_seed(seed), torch.device("cpu"))
     monkeypatch.setattr(synthetic, "bush_places", lambda canvas: bushes.append(canvas) or [(48.0, 48.0, 24.0)])
+    monkeypatch.setattr(synthetic, "leaf_kind", lambda canvas, shades: LeafKind(shades=shades))
     covered, bushes = {}, []
     for most in synthetic.LEAVES[0], synthetic.LEAVES[-1]:
         monkeypatch.setattr(synthetic, "LEAVES", (most,))
