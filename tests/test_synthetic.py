@@ -321,6 +321,14 @@ def test_the_leaves_of_a_bush_turn_this_way_and_that(monkeypatch):
     assert max(off) < 1e-3 and synthetic.MAX_SLOPE < max(steepest) < synthetic.LEAF_SLOPE + synthetic.MAX_SLOPE  # sheets alone lean by MAX_SLOPE at most
 
 
+def test_the_waves_of_a_bushs_sheet_stay_in_its_range():
+    for seed in range(20):
+        canvas, here = Canvas(64, 8, torch.Generator().manual_seed(seed), torch.device("cpu")), slice(16, -16)  # the centre view
+        sheet = synthetic._bush_sheet(canvas, 1.0, 1.2, torch.ones_like(canvas.y), torch.ones_like(canvas.y).repeat(3, 1, 1))
+        disp = sheet.disp(canvas.y[here, here], canvas.x[here, here])
+        assert 1 <= disp.min() and disp.max() <= 1.2
+
+
 def test_leaves_grow_by_their_scale_and_a_bushs_with_its_nearness(monkeypatch):
     canvas = lambda seed=0: Canvas(64, 8, torch.Generator().manual_seed(seed), torch.device("cpu"))
     small, large = (synthetic.foliage(canvas(), 12, scale, [], LeafKind())[0] for scale in (1.0, 2.0))  # drawn from the same numbers
