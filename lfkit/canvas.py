@@ -165,8 +165,8 @@ def coverage(distance: torch.Tensor) -> torch.Tensor:
     return (distance + 0.5).clamp(0, 1)
 
 
-def _turned(canvas: Canvas, cy: float, cx: float, angle: float):
-    y, x = canvas.y - cy, canvas.x - cx
+def _turned(canvas: Canvas, cy: float, cx: float, angle: float, window=...):
+    y, x = canvas.y[window] - cy, canvas.x[window] - cx
     return y * math.cos(angle) + x * math.sin(angle), x * math.cos(angle) - y * math.sin(angle)
 
 
@@ -242,7 +242,7 @@ def leaf_kind(canvas: Canvas, shades: tuple[float, float]) -> LeafKind:
 def _leaf(canvas: Canvas, place, length: float, width: float, angle: float, outline: str = "pointed"):
     """The rows and columns that a leaf needs, and there: signed distance, place along it in [-1, 1] and pixels beside its middle."""
     window = canvas.around(*place, length)
-    across, x = (part[window] for part in _turned(canvas, *place, angle))
+    across, x = _turned(canvas, *place, angle, window)
     along = (x / length).clamp(-1, 1)
     return window, torch.minimum(width * LEAF_OUTLINES[outline](along) - across.abs(), length - x.abs()), along, across
 
