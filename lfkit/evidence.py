@@ -62,8 +62,8 @@ def block_groups(side: int) -> torch.Tensor:
 @in_full
 def block_sums(views: torch.Tensor, reach: torch.Tensor, blocks: torch.Tensor) -> torch.Tensor:
     """What `ViewEvidence` takes, from views 'b n c h w' of centred colours, 0 where one doesn't reach, and reach 'b n h w': sums over blocks 'k n' of views."""
-    parts = torch.cat([views, reach[:, :, None].to(views.dtype), reduce(views.square(), "b n c h w -> b n 1 h w", "sum")], 2)
-    return torch.einsum("kn,bnchw->bkchw", blocks, parts)
+    parts = views, reach[:, :, None].to(views.dtype), reduce(views.square(), "b n c h w -> b n 1 h w", "sum")
+    return torch.cat([torch.einsum("kn,bnchw->bkchw", blocks, part) for part in parts], 2)
 
 
 def log_score(variance: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ from torch import nn
 from lfkit.disparity import MAX_DISP, STEP, disparity_levels, on_levels
 from lfkit.equations import GRADIENT_FLOOR, block_equations, normal_equations, plane_fit, trusted, window_correction
 from lfkit.evidence import LOG_CENTRE, LOG_SCALE, RIVAL_FEATURES, ViewEvidence, block_sums, competition, detail
-from lfkit.layers import ChannelNorm, Hourglass, LevelBlock, in_full, window_mean
+from lfkit.layers import ChannelNorm, Hourglass, LevelBlock, in_full, pointwise, window_mean
 from lfkit.sweep import ViewSweep, look_closer
 
 FINE = 2        # candidates per disparity level: the network looks at step / FINE, and reports at step
@@ -240,8 +240,8 @@ class DeoccNet(nn.Module):
         through = lambda blocks, x: fold(lambda y, block: block(y, d), blocks, x)
         for_all = lambda x: repeat(x, "b f h w -> (b d) f h w", d=d)
         wider = lambda x, mode: F.interpolate(x, scale_factor=2, mode=mode)
-        votes = window_mean(F.conv2d(volume, self.vote_weights))
-        skip = F.relu(self.match(volume))
+        votes = window_mean(pointwise(volume, self.vote_weights))
+        skip = F.relu(pointwise(volume, self.match.weight, self.match.bias))
         skip = skip + F.relu(self.first_in(skip) + for_all(guide))
         middle = through(self.middle_in, self.down_middle(skip) + for_all(self.guide_middle(guide)))
         low = through(self.low_in, self.down_low(middle))

@@ -6,7 +6,7 @@ from functools import cache
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange, reduce, repeat
+from einops import rearrange, reduce
 
 CUBIC = -0.5    # Keys' cubic convolution kernel (a = -1/2, IEEE TASSP 29(6), 1981): sub-pixel shifts with little blur
 
@@ -126,10 +126,11 @@ def look_closer(x: torch.Tensor, disp: torch.Tensor) -> tuple[torch.Tensor, torc
         Colours 'b n c h w', 0 where a view doesn't reach, and 'b n h w', whether it does.
     """
     n, (h, w) = math.isqrt(x.shape[1]), x.shape[-2:]
-    offset = n // 2 - torch.arange(n, device=x.device, dtype=disp.dtype)
-    y = torch.arange(h, device=x.device, dtype=disp.dtype)[:, None] + repeat(offset, "u -> (u v) 1 1", v=n) * disp[:, None]
-    x0 = torch.arange(w, device=x.device, dtype=disp.dtype) + repeat(offset, "v -> (u v) 1 1", u=n) * disp[:, None]
-    reach = (y >= 0) & (y <= h - 1) & (x0 >= 0) & (x0 <= w - 1)
-    grid = torch.stack([(2 * x0 + 1) / w - 1, (2 * y + 1) / h - 1], -1)
-    views = F.grid_sample(rearrange(x, "b n c h w -> (b n) c h w"), rearrange(grid, "b n h w k -> (b n) h w k"), "bicubic", "border", align_corners=False)
+    offset = (n // 2 - torch.arange(n, device=x.device, dtype=disp.dtype))[:, None, None]
+    y = torch.arange(h, device=x.device, dtype=disp.dtype)[:, None] + offset * disp[:, None]  # of a row of views alike, as x0 of a column
+    x0 = torch.arange(w, device=x.device, dtype=disp.dtype) + offset * disp[:, None]
+    inside = lambda place, size: (place >= 0) & (place <= size - 1)
+    reach = rearrange(inside(y, h)[:, :, None] & inside(x0, w)[:, None], "b u v h w -> b (u v) h w")
+    grid = torch.stack(torch.broadcast_tensors(((2 * x0 + 1) / w - 1)[:, None], ((2 * y + 1) / h - 1)[:, :, None]), -1)
+    views = F.grid_sample(rearrange(x, "b n c h w -> (b n) c h w"), rearrange(grid, "b u v h w k -> (b u v) h w k"), "bicubic", "border", align_corners=False)
     return rearrange(views, "(b n) c h w -> b n c h w", n=n * n) * reach[:, :, None], reach
