@@ -28,7 +28,7 @@ from lfkit.lightfield import SCENE_LISTS, Scene, as_byte, find_scenes, is_scene,
 from lfkit.metrics import BENCHMARK_BORDER
 from lfkit.report import write_report
 from lfkit.synthetic import synthesize
-from lfkit.tables import check_table_files, format_comparison, format_table, model_labels, score_layers, score_scene, write_tables
+from lfkit.tables import check_errors, check_table_files, format_comparison, format_table, model_labels, score_layers, score_scene, write_tables
 from lfkit.visual import disp_limits, save_disparity
 
 logger = logging.getLogger("lfkit")
@@ -87,6 +87,7 @@ def score(path: Path, model, args: argparse.Namespace) -> dict:
 def validate(args: argparse.Namespace) -> None:
     """Prints and writes a table of errors; of several models side by side."""
     check_table_files(args.table)
+    check_errors(args.errors)
     if args.json:
         check_target(Path(args.json))
     paths = expand_scenes(args.paths)
@@ -121,12 +122,12 @@ def export_hci(args: argparse.Namespace) -> None:
 
 def predict(args: argparse.Namespace) -> None:
     """Writes the disparity of both layers of a scene."""
-    scene = load_scene(args.path, args.layout, args.picture_views)
+    scene, out = load_scene(args.path, args.layout, args.picture_views), Path(args.out)
+    check_target(out / f"{scene.name}_bg_disp.pfm")
     model, _ = load_model(args.weights, args.chosen_device)
     (both, _, depth_map), seconds = run_model(scene, model, args)
     fg_disp = nearest_peak(both[None], model.max_disp, model.step, LIKELY_MASS)[0].numpy()
     disps = {"bg_disp": depth_map.numpy(), "fg_disp": fg_disp}
-    out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     limits = disp_limits(*disps.values())
     for name, disp in disps.items():
@@ -134,7 +135,7 @@ def predict(args: argparse.Namespace) -> None:
         save_disparity(out / f"{scene.name}_{name}.png", disp, limits)
     iio.imwrite(out / f"{scene.name}_centre.png", as_byte(scene.centre))
     print(f"{scene.name}: {disps['bg_disp'].min():.2f} ... {disps['bg_disp'].max():.2f} px per view step behind, {seconds:.1f} s; "
-          f"in {out}: {', '.join(sorted(p.name for p in out.glob(scene.name + '_*')))}")
+          f"in {out}: {', '.join(sorted(p.name for p in out.iterdir() if p.name.startswith(scene.name + '_')))}")
 
 
 def report(args: argparse.Namespace) -> None:
@@ -174,7 +175,7 @@ def synth(args: argparse.Namespace) -> None:
             return scene
         names = write_synthetic(args.out, args.scenes, args.size, args.seed, render)
     others = len(find_scenes(args.out)) - len(names)
-    print(f"{len(names)} scenes in {args.out}{f', beside {others} that were there, which training uses too' if others else ''}; train on them with `python -m lfkit train --data_dir {args.out}`")
+    print(f"{len(names)} scenes in {args.out}{f', beside {others} that were there, which stay in the lists that name them' if others else ''}; train on them with `python -m lfkit train --data_dir {args.out}`")
 
 
 COMMANDS = {"train": train, "validate": validate, "predict": predict, "export-hci": export_hci, "report": report, "dashboard": dashboard, "convert": convert, "synth": synth}

@@ -85,9 +85,9 @@ def reduce_by(item: tuple, k: int) -> tuple:
     mask and disparities are those of one pixel of the block, row and column k // 2 (for an odd k its middle), so that no edge is averaged.
     """
     lf, gt_data, *maps = item
-    h, w = (extent // k for extent in gt_data.shape[:2])
-    if k < 1 or not h * w:
+    if not 1 <= k <= min(gt_data.shape[:2]):
         raise ValueError(f"a crop of {gt_data.shape[0]} x {gt_data.shape[1]} can't be reduced by {k}; use a whole number from 1 to {min(gt_data.shape[:2])}")
+    h, w = (extent // k for extent in gt_data.shape[:2])
     def average(image):
         blocks = image[..., :h * k, :w * k, :].reshape(*image.shape[:-3], h, k, w, k, image.shape[-1])
         return blocks.mean((-4, -2), dtype=np.float32)

@@ -108,6 +108,10 @@ def restore(checkpoint: dict, path: str | Path, model: nn.Module, optimizer=None
         raise ValueError(f"{path}: holds weights without the optimizer's state, so that no run can go on from it; start a new one with --start_from")
     if optimizer is not None and len(optimizer.param_groups) != len(checkpoint["optimizer_state_dict"]["param_groups"]):
         raise ValueError(f"{path}: was trained by another optimizer; use its --optimizer {checkpoint['args'].get('optimizer', 'adam')}")
+    numbers = lambda groups: [len(group["params"]) for group in groups]
+    if optimizer is not None and numbers(optimizer.param_groups) != numbers(checkpoint["optimizer_state_dict"]["param_groups"]):
+        parts = checkpoint["args"].get("train_only")
+        raise ValueError(f"{path}: trained other parts of the network; go on with {f'its --train_only {parts}' if parts else 'all of them, without --train_only'}, or start a new run with --start_from")
     if scheduler is not None and ("lr_lambdas" in checkpoint["scheduler_state_dict"]) != ("lr_lambdas" in scheduler.state_dict()):
         saved = {name: checkpoint["args"].get(name) for name in ("schedule", "warm_up")}
         raise ValueError(f"{path}: its learning rate followed another schedule; use its {', '.join(f'--{name} {value}' for name, value in saved.items())}")
@@ -192,9 +196,9 @@ def best_checkpoint(log_dir: str | Path) -> Path:
 
 
 def prune_checkpoints(folder: Path, keep: int) -> None:
-    """Deletes all but the `keep` numbered checkpoints of a folder that have the highest numbers; 0 keeps all."""
-    numbered = [(int(path.stem.removeprefix("model_")), path) for path in folder.glob("model_*.pkl") if path.stem.removeprefix("model_").isdigit()]
-    for _, path in sorted(numbered)[:-keep] if keep else ():
+    """Deletes all but the newest `keep` numbered checkpoints of a folder; 0 keeps all. A run that went back to an earlier one has older ones of higher numbers."""
+    numbered = [(path.stat().st_mtime_ns, int(path.stem.removeprefix("model_")), path) for path in folder.glob("model_*.pkl") if path.stem.removeprefix("model_").isdigit()]
+    for *_, path in sorted(numbered)[:-keep] if keep else ():
         path.unlink(missing_ok=True)
 
 

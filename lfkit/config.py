@@ -98,7 +98,7 @@ def add_data_arguments(parser: ArgumentParser) -> None:
     data.add_argument("--data_dir", default="./Dataset/", help="data directory: LFs/<scene>.npy ..., or a folder for each scene; "
                       "synthetic: for procedural scenes without end, never written to disk")
     data.add_argument("--synthetic_scenes", type=whole(1), default=256, help="scenes an epoch of `--data_dir synthetic:`")
-    data.add_argument("--patch_size", type=whole(1), default=64, help="side of a training crop, in pixels")
+    data.add_argument("--patch_size", type=whole(2), default=64, help="side of a training crop, in pixels")
     data.add_argument("--batch_size", type=whole(1), default=1, help="crops a step")
     data.add_argument("--crops_per_scene", type=whole(1), default=1, help="crops of each scene an epoch")
     data.add_argument("--dataset_per_epoch", type=int, choices=(0, 1), default=0,
@@ -177,6 +177,9 @@ def add_training_arguments(parser: ArgumentParser) -> None:
 def check_arguments(args: Namespace) -> Namespace:
     """The arguments, when they make sense together; ValueError otherwise."""
     args.max_disp = int(args.max_disp) if float(args.max_disp).is_integer() else args.max_disp
+    for name in ("model_name", "model_msg"):
+        if set(getattr(args, name)) & set("/\\"):
+            raise ValueError(f"--{name} is part of a folder's name, and can't have / or \\ in it: got {getattr(args, name)!r}; name the place by --log_dir")
     check_views_num(args.views_num)
     disparity_levels(args.max_disp, args.step)
     if args.schedule == "cosine" and args.decay_unit == "epoch" and 0 < args.epoch <= args.warm_up:

@@ -45,7 +45,7 @@ def _fewest_gaps(size: int, max_length: int, shave: int, mod: int) -> int:
     stride = (max_length - 2 * shave) // mod * mod
     if stride < 1:
         raise ValueError(f"max_length {max_length} can't cover an axis of {size} pixels with shave {shave} and mod {mod}: a crop must exceed "
-                         f"2 * shave by at least mod; use max_length {2 * shave + mod} or more")
+                         f"2 * shave by at least mod; use max_length (--test_length) {min(size, 2 * shave + mod)} or more")
     return _ceil_div(_ceil_div(size - max_length, mod) * mod, stride)
 
 

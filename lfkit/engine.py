@@ -26,9 +26,9 @@ from lfkit.faults import Fault, explained, undisturbed
 from lfkit.inference import QUIET_SECONDS, predict_scene
 from lfkit.lightfield import as_byte
 from lfkit.losses import CRITERIA, DISP_CRITERIA, WEIGHT_NAMES, training_loss
-from lfkit.metrics import BORDER, compute_bad_pix, compute_mse
+from lfkit.metrics import compute_bad_pix, compute_mse, fitting_border
 from lfkit.model import DeoccNet, weights_init_xavier
-from lfkit.optim import PRECISIONS, keep_channels_last, make_average, make_optimizer, make_scaler, make_scheduler
+from lfkit.optim import PRECISIONS, make_average, make_optimizer, make_scaler, make_scheduler
 from lfkit.rundir import describe_start, discard_run, make_run_dir, setup_logging, write_curves
 from lfkit.visual import save_validation_result
 
@@ -51,9 +51,7 @@ def build(args: Namespace, device: torch.device,
         model.load_state_dict(scored_weights(load_checkpoint(args.start_from, model)))
     model.jolt = args.jolt
     train_only(model, args.train_only)
-    model.to(device)
-    if args.channels_last:
-        keep_channels_last(model)
+    model.to(device, memory_format=torch.channels_last if args.channels_last else torch.preserve_format)
     optimizer = make_optimizer(args, model)
     return model, optimizer, make_scheduler(args, optimizer, steps)
 
@@ -159,8 +157,7 @@ class Trainer:
                         self.stop("the loss", number, crops, batch, mine)
                     self.scaler.scale(loss * weight).backward()
                 if weight:
-                    border = min(BORDER, (min(maps[1].shape[1:]) - 1) // 2)  # a crop under 23 pixels keeps its middle
-                    parts["mse"] = float(np.mean([compute_mse(p, t, border) for p, t in zip(*maps)]))
+                    parts["mse"] = float(np.mean([compute_mse(p, t, fitting_border(t.shape)) for p, t in zip(*maps)]))
                     totals["crops"] += len(crops)
                     for name, value in parts.items():
                         totals[name] = totals.get(name, 0.0) + value * len(crops)
@@ -237,7 +234,7 @@ def validation(args: Namespace, epoch: int, model: nn.Module, best_mse: float, l
         device: where the model is.
 
     Returns:
-        Report: epoch, mse (squared pixels) and bad_pix (percent above 0.07) as means over the scenes, border 11; best_mse, is_best, time,
+        Report: epoch, mse (squared pixels) and bad_pix (percent above 0.07) as means over the scenes, border 11, less where a scene is smaller than 23 pixels; best_mse, is_best, time,
         scenes (a dict of each one's mse and bad_pix) and predictions (each one's 'h w' map).
     """
     start = time.perf_counter()
@@ -252,7 +249,8 @@ def validation(args: Namespace, epoch: int, model: nn.Module, best_mse: float, l
                 raise ValueError(f"{name} in {args.data_dir} has no true disparity to validate against; take it off the scene list")
             with torch.inference_mode():
                 disp = predict_scene(scene.lf, model, device, args.test_length, args.shave, args.mod)[2].numpy()
-            scores[name] = {"mse": compute_mse(disp, scene.bg_disp), "bad_pix": compute_bad_pix(disp, scene.bg_disp)}
+            border = fitting_border(disp.shape)
+            scores[name] = {"mse": compute_mse(disp, scene.bg_disp, border), "bad_pix": compute_bad_pix(disp, scene.bg_disp, border=border)}
             predictions[name] = disp
             if epoch % args.save_image_every == 0:
                 pictures[name] = (as_byte(scene.centre), disp, np.asarray(scene.bg_disp))
@@ -398,7 +396,7 @@ class Run:
                                     "without it")
 
 
-def fit(args: Namespace, device: torch.device | None = None, on_report: Callable[[dict], None] | None = None) -> Iterator[dict]:
+def fit(args: Namespace, device: torch.device | None = None) -> Iterator[dict]:
     """Trains a run from its arguments, or goes on with one, and yields a report after every epoch.
 
     Every val_every-th epoch is validated before it is trained, so that a fault of validation shows in the first minute; the run
@@ -407,7 +405,6 @@ def fit(args: Namespace, device: torch.device | None = None, on_report: Callable
     Args:
         args: from `get_parser`.
         device: chosen from args.device where it is not given.
-        on_report: called with each report before it is yielded, such as a dashboard.
 
     Yields:
         epoch (how many are trained), train (report of `train_epoch`, or None for the last), validation (the newest report of
@@ -431,11 +428,10 @@ def fit(args: Namespace, device: torch.device | None = None, on_report: Callable
                 run.validate()
             trained = run.train(criterion, criterion1, weights) if run.epoch < args.epoch else None
         except (Exception, KeyboardInterrupt) as error:
-            logger.error("ended in epoch %d: %s; %s holds the last whole checkpoint, go on with --resume auto", run.epoch,
-                         str(error) or type(error).__name__, run.log_path / "model_state")
+            left = run.log_path / "model_state"
+            logger.error("ended in epoch %d: %s; %s", run.epoch, str(error) or type(error).__name__,
+                         f"{left} holds the last whole checkpoint, go on with --resume auto" if left.is_dir() and any(left.iterdir()) else "nothing had been saved yet")
             raise
         report = {"epoch": run.epoch, "train": trained, "validation": run.tested, "curves": run.curves, "best_mse": run.best_mse,
                   "log_path": run.log_path}
-        if on_report:
-            on_report(report)
         yield report

@@ -25,7 +25,8 @@ def lack_of_memory(args: Namespace, training: bool) -> str:
     if not training and args.test_length == "auto":
         return "out of memory while validating with crops as large as seemed to fit; try --test_length 96 --shave 16"
     if not training:
-        shorter = max(32, args.test_length * 2 // 3 // 8 * 8)
+        least = 2 * args.shave + args.mod if isinstance(args.shave, int) else 32  # shorter crops would have nothing to keep
+        shorter = max(least, args.test_length * 2 // 3 // 8 * 8)
         return f"out of memory while validating with crops of {args.test_length} pixels; try --test_length {shorter}"
     smaller = f"--patch_size {max(16, args.patch_size * 3 // 4 // 8 * 8)}"
     if args.batch_size > 1:

@@ -126,13 +126,17 @@ def check_target(file: Path) -> None:
 def read_array(path: Path) -> np.ndarray:
     """An .npy array of numbers, memory-mapped; ValueError when it is cut short or holds objects."""
     try:
-        return np.load(existing(path), mmap_mode="r", allow_pickle=False)
+        array = np.load(existing(path), mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise ValueError(f"{path}: not a readable .npy array ({error}); save it again with numpy.save") from error
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise ValueError(f"{path}: is an archive of arrays, as numpy.savez writes, not an .npy array; save one array with numpy.save")
+    return array
 
 
 def read_image(path: Path) -> np.ndarray:
-    """An 8-bit or 16-bit picture as uint8 'h w c', grey repeated and alpha dropped; ValueError when it is cut short."""
+    """A picture of 1, 8 or 16 bits as uint8 'h w c', grey repeated and alpha dropped; ValueError when it is cut short, or of printing colours."""
     try:
         image = iio.imread(existing(path))
     except FileNotFoundError:
@@ -141,8 +145,12 @@ def read_image(path: Path) -> np.ndarray:
         raise ValueError(f"{path}: not a readable picture ({error}); copy it again") from error
     if image.dtype == np.uint16:
         image = (image // 257).astype(np.uint8)
+    if image.dtype == bool:
+        image = image.astype(np.uint8) * 255
+    if image.ndim == 3 and image.shape[2] == 4 and path.suffix.lower() != ".png" and iio.immeta(path, plugin="pillow").get("mode") == "CMYK":
+        raise ValueError(f"{path}: is in the printing colours CMYK, expected RGB or grey; save it as RGB")
     if image.dtype != np.uint8:
-        raise ValueError(f"{path}: pixels are {image.dtype}, expected 8 or 16 bits a channel")
+        raise ValueError(f"{path}: pixels are {image.dtype}, expected 1, 8 or 16 bits a channel; save it as a PNG of 8 bits")
     if image.ndim == 2:
         image = np.repeat(image[..., None], 3, axis=2)
     return np.repeat(image[..., :1], 3, axis=2) if image.shape[2] < 3 else image[..., :3]

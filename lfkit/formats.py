@@ -58,6 +58,12 @@ def read_folder(folder: Path) -> dict[str, np.ndarray | None]:
             "mask": None if mask is None else mask[..., 0], "gt_data": _optional(folder, f"clean_Cam{centre:03d}.png")}
 
 
+def view_pictures(folder: Path) -> list[Path]:
+    """The pictures in a folder, sorted, but for truth and for what `python -m lfkit predict` writes."""
+    other = re.compile(r"(mask|clean_|gt_|center|centre|objectids|disp|depth)|.*_(bg_disp|fg_disp|centre)\.png$", re.I)
+    return sorted(f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and not other.match(f.name))
+
+
 def view_files(folder: Path, camera: dict | None = None) -> list[Path]:
     """The views of a folder in row-major order: input_Cam*.png where there are any, else all pictures, by the numbers that tell their names apart.
 
@@ -65,10 +71,7 @@ def view_files(folder: Path, camera: dict | None = None) -> list[Path]:
         FileNotFoundError: when there are none.
         ValueError: when they do not fill an odd square grid (the camera's, where it tells one); the sentence names those that are missing.
     """
-    files = sorted(folder.glob("input_Cam*.png"))
-    if not files:
-        truth = re.compile(r"(mask|clean_|gt_|center|centre|objectids|disp|depth)", re.I)
-        files = sorted(f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and not truth.match(f.name))
+    files = sorted(folder.glob("input_Cam*.png")) or view_pictures(folder)
     if not files:
         raise FileNotFoundError(f"{folder}: no views in it; a scene is a folder of pictures (input_Cam000.png ...), one picture of all views, or an .npy file")
     numbers = [_numbers(f) for f in files]
@@ -100,6 +103,9 @@ def _check_grid(folder: Path, files: list[Path], places: list[tuple] | None, tel
     elif telling:
         first = lows[0] if len(files) == highs[0] - lows[0] + 1 == side**2 else 1 if (0,) not in places and (side**2,) in places else 0
         wanted = {(first + k,) for k in range(side**2)}
+    if telling and len(set(places)) < len(places):
+        twice = next(k for k in range(1, len(places)) if places[k] == places[k - 1])
+        raise ValueError(f"{folder}: {files[twice - 1].name} and {files[twice].name} are the same view by their numbers; take one away")
     missing = sorted(wanted - set(places or ()))
     if len(files) == side**2 and not missing:
         return

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from lfkit.augment import rotate, transpose
 from lfkit.crops import Crop, halve, plan_crops
-from lfkit.lightfield import as_float
+from lfkit.lightfield import as_float, check_image
 from lfkit.memory import PeakBytes, free_memory, is_out_of_memory, kept_pages
 from lfkit.nested import map_nested, tensors_of
 from lfkit.receptive import receptive_radius
@@ -340,7 +340,7 @@ def predict_scene(lf: np.ndarray, model: Callable, device: torch.device, max_len
         (depDistT 'd h w', depDistS 'd h w', depth_map 'h w'), tensors on the CPU.
 
     Raises:
-        ValueError: when lf is no light field, or symmetries another number.
+        ValueError: when lf is no light field or holds floats outside [0, 1], or symmetries another number.
 
     Source: geometric self-ensemble, Timofte et al., CVPR 2016.
     """
@@ -350,6 +350,8 @@ def predict_scene(lf: np.ndarray, model: Callable, device: torch.device, max_len
     if lf.ndim != 5:
         raise ValueError(f"a light field is 'u v h w c': got shape {lf.shape}; reorder its axes")
     lf = lf if lf.dtype == np.uint8 else as_float(lf)
+    if lf.size:
+        check_image(lf, "lf")
     total = None
     for quarters, transposed in WAYS[:symmetries]:
         (views,) = rotate(transpose((lf,)) if transposed else (lf,), quarters)

@@ -8,7 +8,7 @@ import imageio.v3 as iio
 import numpy as np
 
 from lfkit.files import IMAGE_SUFFIXES, as_byte, as_float, check_kind, existing, read_array, read_image, read_pfm, write_array, write_pfm
-from lfkit.formats import read_folder, read_picture
+from lfkit.formats import read_folder, read_picture, view_pictures
 
 __all__ = ["IMAGE_SUFFIXES", "RANGE_SLACK", "SCENE_LISTS", "Scene", "as_byte", "as_float", "check_image", "check_views", "find_scenes", "is_scene", "load_scene",
            "read_array", "read_image", "read_pfm", "read_scene_list", "save_scene", "training_scenes", "write_pfm", "write_synthetic"]
@@ -78,7 +78,7 @@ class Scene:
         """The scene with the middle views_num x views_num of its views."""
         if views_num % 2 == 0 or not 1 <= views_num <= self.views_num:
             raise ValueError(f"{self.name}: has {self.views_num} x {self.views_num} views; the middle {views_num} x {views_num} were "
-                             f"asked for: use --views_num {self.views_num} or a smaller odd number")
+                             f"asked for: use --views_num {self.views_num} or a smaller odd number, or weights that were trained so")
         start = (self.views_num - views_num) // 2
         chosen = slice(start, start + views_num)
         return Scene(self.name, self.lf[chosen, chosen], self.bg_disp, self.fg_disp, self.mask, self.gt_data)
@@ -171,57 +171,32 @@ def save_scene(scene: Scene, root: str | Path, layout: str = "note") -> Path:
         The path that `load_scene` reads.
 
     Raises:
-        ValueError: when the layout is another, or views or maps that the scene lacks lie there and would be read with it; nothing is written.
+        ValueError: when the layout is another, or views or maps that are not written lie there and would be read with the scene; nothing is written.
     """
-    root = Path(root)
+    root, others, byte = Path(root), [], lambda image: None if image is None else as_byte(image)
     if layout == "npy":
-        root.parent.mkdir(parents=True, exist_ok=True)
-        part = root.with_name(f"{root.name}.part")  # replaced when whole, so that a scene may be written over the file that it is mapped from
-        out = np.lib.format.open_memmap(part, "w+", np.uint8, scene.lf.shape)
-        for u in range(scene.views_num):
-            out[u] = as_byte(scene.lf[u])
-        out.flush()
-        part.replace(root)
-        return root
-    if layout == "note":
-        parts = {"LFs": as_byte(scene.lf)}
-        for part, folder in NOTE_PARTS.items():
-            value = getattr(scene, part)
-            parts[folder] = as_byte(value) if part == "gt_data" and value is not None else value
-        files = {root / folder / f"{scene.name}.npy": value for folder, value in parts.items()}
-        _refuse_left(scene, [file for file, value in files.items() if value is None])
-        for file, value in files.items():
-            if value is not None:
-                write_array(file, value)
-        return root / "LFs" / f"{scene.name}.npy"
-    if layout != "hci":
+        path, files = root, {root: byte(scene.lf)}
+        if root.parent.name == "LFs" and root.exists():  # of a data directory: truth that waits for its views is left to them, truth of other views is not
+            others = [root.parent.parent / folder / root.name for folder in NOTE_PARTS.values()]
+    elif layout == "note":
+        path = root / "LFs" / f"{scene.name}.npy"
+        parts = {"LFs": scene.lf} | {folder: getattr(scene, part) for part, folder in NOTE_PARTS.items()}
+        files = {root / folder / path.name: byte(value) if folder in ("LFs", "gt") else value for folder, value in parts.items()}
+    elif layout == "hci":
+        path, views = root / scene.name, scene.lf.reshape(-1, *scene.lf.shape[2:])
+        files = {path / f"input_Cam{n:03d}.png": as_byte(view) for n, view in enumerate(views)}
+        files |= {path / "gt_disp_lowres.pfm": scene.bg_disp, path / "bg_disp.npy": scene.bg_disp, path / "fg_disp.npy": scene.fg_disp,
+                  path / "mask.png": None if scene.mask is None else scene.mask * np.uint8(255), path / f"clean_Cam{len(views) // 2:03d}.png": byte(scene.gt_data)}
+        others = [*path.glob("input_Cam*.png"), *path.glob("clean_Cam*.png")]
+    else:
         raise ValueError(f"layout must be 'note', 'hci' or 'npy': got {layout!r}")
-    folder = root / scene.name
-    views = [folder / f"input_Cam{n:03d}.png" for n in range(scene.views_num**2)]
-    clean = folder / f"clean_Cam{len(views) // 2:03d}.png"
-    maps = {folder / "gt_disp_lowres.pfm": scene.bg_disp, folder / "bg_disp.npy": scene.bg_disp, folder / "fg_disp.npy": scene.fg_disp,
-            folder / "mask.png": scene.mask, clean: scene.gt_data}
-    written = {*views, *(file for file, value in maps.items() if value is not None)}
-    _refuse_left(scene, [file for file in (*folder.glob("input_Cam*.png"), *folder.glob("clean_Cam*.png"), *maps) if file not in written])
-    folder.mkdir(parents=True, exist_ok=True)
-    for file, view in zip(views, scene.lf.reshape(-1, *scene.lf.shape[2:])):
-        iio.imwrite(file, as_byte(view))
-    if scene.bg_disp is not None:
-        write_pfm(folder / "gt_disp_lowres.pfm", scene.bg_disp)
-        write_array(folder / "bg_disp.npy", scene.bg_disp)
-    if scene.fg_disp is not None:
-        write_array(folder / "fg_disp.npy", scene.fg_disp)
-    if scene.mask is not None:
-        iio.imwrite(folder / "mask.png", scene.mask.astype(np.uint8) * 255)
-    if scene.gt_data is not None:
-        iio.imwrite(clean, as_byte(scene.gt_data))
-    return folder
-
-
-def _refuse_left(scene: Scene, files: list[Path]) -> None:
-    """ValueError where one of the files is there: of an earlier scene of this name, and read with the new one."""
-    if left := [file for file in files if file.exists()]:
-        raise ValueError(f"{left[0]}: is of an earlier scene, and would be read with {scene.name}, which has none; take it away, or write the scene elsewhere")
+    if left := [file for file in (*files, *others) if files.get(file) is None and file.exists()]:
+        raise ValueError(f"{left[0]}: is of an earlier scene, and would be read with {scene.name}, with which none is written; take it away, or write the scene elsewhere")
+    for file, value in files.items():
+        if value is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            {".pfm": write_pfm, ".png": iio.imwrite}.get(file.suffix, write_array)(file, value)
+    return path
 
 
 # data directories
@@ -229,7 +204,7 @@ def _refuse_left(scene: Scene, files: list[Path]) -> None:
 def is_scene(path: Path) -> bool:
     """Whether a path looks like one scene: an .npy file, a picture, or a folder with pictures in it that is no data directory."""
     if path.is_dir():
-        return not any((path / name).exists() for name in ("LFs", *SCENE_LISTS)) and any(f.suffix.lower() in IMAGE_SUFFIXES for f in path.iterdir())
+        return not any((path / name).exists() for name in ("LFs", *SCENE_LISTS)) and bool(view_pictures(path))
     return path.suffix.lower() in (".npy", *IMAGE_SUFFIXES) and path.exists()
 
 
@@ -238,12 +213,16 @@ def find_scenes(data_dir: str | Path) -> dict[str, Path]:
 
     Raises:
         FileNotFoundError: when the directory is missing, or has no scene.
+        ValueError: when a file and a folder of views have one name.
     """
     root = Path(data_dir)
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such data directory; make one with `python -m lfkit synth --out {root}` or pass --data_dir")
     scenes = {p.stem: p for p in sorted((root / "LFs").glob("*.npy"))}
-    scenes |= {p.name: p for p in sorted(root.iterdir()) if p.is_dir() and p.name not in ("LFs", *NOTE_PARTS.values()) and is_scene(p)}
+    folders = {p.name: p for p in sorted(root.iterdir()) if p.is_dir() and p.name not in ("LFs", *NOTE_PARTS.values()) and is_scene(p)}
+    if twice := sorted(scenes.keys() & folders.keys()):
+        raise ValueError(f"{root}: two scenes are named {twice[0]}, {scenes[twice[0]]} and {folders[twice[0]]}; rename one, or take it away")
+    scenes |= folders
     if not scenes:
         raise FileNotFoundError(f"{root}: no scene in it; expected LFs/<scene>.npy, or a folder of views for each scene")
     return scenes
@@ -254,17 +233,32 @@ def read_scene_list(data_dir: str | Path, list_name: str) -> list[str]:
 
     Raises:
         FileNotFoundError: when the list is not there, or names a scene that is not.
+        ValueError: when it is not text in UTF-8.
     """
     file = Path(data_dir) / list_name
     if not file.exists():
         raise FileNotFoundError(f"{file}: no such scene list; write the names of the scenes to validate into it, one a line")
-    names = [line.split("#")[0].strip() for line in file.read_text(encoding="utf-8").splitlines()]
-    names = [name for name in names if name]
+    names = _listed(file)
     found = find_scenes(data_dir)
     lost = [name for name in names if name not in found]
     if lost:
         raise FileNotFoundError(f"{file} names {', '.join(lost)}, not in {data_dir}; correct the list or add the scene")
     return names
+
+
+def _listed(file: Path) -> list[str]:
+    """The names in a scene list."""
+    try:
+        text = file.read_text(encoding="utf-8-sig")  # Windows' editors begin a text with a mark
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: is not text in UTF-8 ({error}); save it as UTF-8") from error
+    return [name for line in text.splitlines() if (name := line.split("#")[0].strip())]
+
+
+def _extend_list(file: Path, names: list[str]) -> None:
+    """Adds names to a scene list, which keeps what it has."""
+    kept = _listed(file) if file.exists() else []
+    file.write_text("\n".join([*kept, *(name for name in names if name not in kept)]) + "\n", encoding="utf-8")
 
 
 def training_scenes(data_dir: str | Path) -> dict[str, Path]:
@@ -278,7 +272,7 @@ def training_scenes(data_dir: str | Path) -> dict[str, Path]:
 
 
 def write_synthetic(out: str | Path, scenes: int, size: int, seed: int, render) -> list[str]:
-    """Writes procedural scenes in the note's layout, with both scene lists; the short one names the most occluded of those for testing.
+    """Writes procedural scenes in the note's layout, with both scene lists; the short one names the most occluded of those for testing. Lists that are there keep their names.
 
     Args:
         out: data directory.
@@ -302,6 +296,7 @@ def write_synthetic(out: str | Path, scenes: int, size: int, seed: int, render) 
         hidden[scene.name] = float(scene.mask.mean())
     names = list(hidden)
     testing = names[-max(1, scenes // 8):]
-    (Path(out) / SCENE_LISTS[0]).write_text("\n".join(testing) + "\n", encoding="utf-8")
-    (Path(out) / SCENE_LISTS[1]).write_text(max(testing, key=hidden.get) + "\n", encoding="utf-8")
+    _extend_list(Path(out) / SCENE_LISTS[0], testing)
+    if not (Path(out) / SCENE_LISTS[1]).exists():
+        _extend_list(Path(out) / SCENE_LISTS[1], [max(testing, key=hidden.get)])
     return names

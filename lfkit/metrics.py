@@ -1,5 +1,7 @@
 """Errors of a disparity map, of two layers, and of the distributions that they are read from."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -14,6 +16,11 @@ LEAST_DENSITY = 1e-12  # of a truth that the distribution rules out; bounds its 
 SPARSE_STEPS = 50     # points of a sparsification curve
 
 
+def fitting_border(shape: Sequence[int], border: int = BORDER) -> int:
+    """The border, or as much of it as leaves the middle of a small map '... h w'."""
+    return min(border, (min(shape[-2:]) - 1) // 2)
+
+
 def _errors(pred, gt, border: int, mask) -> np.ndarray:
     """The errors pred - gt of the pixels that count, as float64; ValueError when they can't be compared."""
     to_array = lambda x: x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)
@@ -24,7 +31,7 @@ def _errors(pred, gt, border: int, mask) -> np.ndarray:
         raise ValueError(f"pred and gt must be 'h w' maps: got shape {pred.shape}; pass one map at a time")
     if border < 0 or 2 * border >= min(pred.shape):
         raise ValueError(f"a map of {pred.shape[0]} x {pred.shape[1]} pixels is too small for a border of {border} at each side; "
-                         f"pass border={max(0, (min(pred.shape) - 1) // 2)} or less")
+                         f"pass border={max(0, fitting_border(pred.shape, border))} (--border) or less")
     inner = tuple(slice(border, size - border) for size in pred.shape)
     errors = pred[inner].astype(np.float64) - gt[inner].astype(np.float64)
     if mask is not None:

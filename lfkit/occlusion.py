@@ -18,6 +18,7 @@ from einops import rearrange
 from lfkit.canvas import OCCLUDERS, Canvas
 from lfkit.disparity import MAX_DISP
 from lfkit.lightfield import IMAGE_SUFFIXES
+from lfkit.see_through import splat
 from lfkit.sheets import blend, nearest, sheet_layers
 from lfkit.synthetic import MIN_GAP, NEAREST, THINNEST, make_occluders
 
@@ -90,30 +91,6 @@ def occluder_supports(masks: Sequence[torch.Tensor] = ()) -> tuple[Callable, ...
     return tuple(partial(mask_support, picture) for picture in masks) or tuple(OCCLUDERS.values())
 
 
-def splat(bg_disp: torch.Tensor, views_num: int, above: float) -> torch.Tensor:
-    """The scene's disparity as each view sees it, 'u v h w': a z-buffer of the centre view's pixels.
-
-    Pixels that no point with a disparity over `above` reaches hold -inf: what the centre view does not see counts as far. Beyond
-    the sides the map goes on as at its edge. The centre view's own pixels are exact.
-    """
-    h, w = bg_disp.shape
-    c = views_num // 2
-    pad = math.ceil(c * float(bg_disp.abs().max())) + 1
-    padded = F.pad(bg_disp[None, None], (pad,) * 4, mode="replicate")[0, 0]
-    y, x = torch.nonzero(padded > above, as_tuple=True)
-    disp = padded[y, x]
-    u, v = torch.meshgrid(torch.arange(views_num), torch.arange(views_num), indexing="ij")
-    out = torch.full((views_num * views_num * h * w,), -math.inf)
-    for dy in (-SPLAT_REACH, SPLAT_REACH):
-        for dx in (-SPLAT_REACH, SPLAT_REACH):
-            row = (y - pad + (c - u[..., None]) * disp + dy).round().long()
-            col = (x - pad + (c - v[..., None]) * disp + dx).round().long()
-            seen = (row >= 0) & (row < h) & (col >= 0) & (col < w)
-            index = (((u * views_num + v)[..., None] * h + row) * w + col)[seen]
-            out.scatter_reduce_(0, index, disp.expand_as(row)[seen], "amax")
-    return out.reshape(views_num, views_num, h, w)
-
-
 @contextmanager
 def _one_thread() -> Iterator[None]:
     """Sums in one order: more threads would round otherwise, and a loader's workers have one each."""
@@ -164,7 +141,7 @@ def embed_occluders(lf: np.ndarray, bg_disp: np.ndarray, rng: np.random.Generato
         i, j = torch.meshgrid(torch.arange(float(h)), torch.arange(float(w)), indexing="ij")
         fg_disp, _ = nearest(canvas, sheets, i, j)
         mask = fg_disp > truth
-        out = _before(torch.from_numpy(np.ascontiguousarray(lf)), splat(truth, views_num, front), canvas, sheets, i[None], j[None])
+        out = _before(torch.from_numpy(np.ascontiguousarray(lf)), splat(truth, views_num, front, SPLAT_REACH), canvas, sheets, i[None], j[None])
     return out.numpy(), mask.numpy(), torch.where(mask, fg_disp, truth).numpy()
 
 

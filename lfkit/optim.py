@@ -10,17 +10,9 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, StepLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # by a kernel's number of axes
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # Muon's quintic, whose five rounds bring singular values near 1
 OPTIMIZERS = ("adam", "muon")
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def keep_channels_last(model: nn.Module) -> None:
-    """Lays out the model's kernels with their channels together; no value changes."""
-    for parameter in model.parameters():
-        if parameter.ndim in CHANNELS_LAST:
-            parameter.data = parameter.data.contiguous(memory_format=CHANNELS_LAST[parameter.ndim])
 
 
 def orthogonalized(x: torch.Tensor) -> torch.Tensor:

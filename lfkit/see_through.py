@@ -4,6 +4,7 @@ A point of the background that the centre view has at p, with disparity d, is se
 unless a surface with more disparity stands on it; the colours of the free rays make the pixel.
 """
 
+import itertools
 import math
 
 import numpy as np
@@ -26,33 +27,35 @@ def occluder_cover(fg_disp: np.ndarray, bg_disp: np.ndarray, gap: float = GAP) -
     return np.asarray(fg_disp - bg_disp > gap)
 
 
-def _grown(surface: torch.Tensor, margin: int) -> torch.Tensor:
-    """The largest value within margin pixels, 'h w'."""
-    return F.max_pool2d(surface[None, None], 2 * margin + 1, 1, margin)[0, 0] if margin else surface
+def _grown(surfaces: torch.Tensor, margin: int) -> torch.Tensor:
+    """The largest value within margin pixels, 'n h w'."""
+    return F.max_pool2d(surfaces, 2 * margin + 1, 1, margin) if margin else surfaces
 
 
-def _surface_in_view(disp: torch.Tensor, du: int, dv: int, size: tuple[int, int], margin: int) -> torch.Tensor:
-    """The disparity of the nearest surface at each pixel of one view, 'h w', grown by margin; -inf where nothing is known.
+def splat(disp: torch.Tensor, views_num: int, above: float = -math.inf, reach: float = 0.0) -> torch.Tensor:
+    """A surface's disparity as each view sees it, 'u v h w': a z-buffer of the centre view's pixels.
 
-    disp is the centre view's, '(h + 2 pad) (w + 2 pad)', with -inf where there is no surface.
+    Pixels that no point with a disparity over `above` reaches hold -inf: what the centre view does not see counts as far. Beyond
+    the sides the map goes on as at its edge. The centre view's own pixels are exact.
+
+    Args:
+        disp: 'h w', in pixels per view step.
+        views_num: views a side.
+        above: points with no more disparity than this are left out.
+        reach: of a point beyond its own pixel, in pixels.
     """
-    pad = (disp.shape[0] - size[0]) // 2
-    y, x = torch.nonzero(disp > -math.inf, as_tuple=True)
-    values = disp[y, x]
-    row, col = (y - pad + du * values).round().long(), (x - pad + dv * values).round().long()
-    seen = (row >= 0) & (row < size[0]) & (col >= 0) & (col < size[1])
-    out = torch.full((size[0] * size[1],), -math.inf)
-    out.scatter_reduce_(0, (row * size[1] + col)[seen], values[seen], "amax")
-    return _grown(out.reshape(size), max(margin, 1))  # by one at least: closes the cracks of surfaces that a view sees stretched
-
-
-def _views_surfaces(layers: list[torch.Tensor], views_num: int, margin: int) -> torch.Tensor:
-    """For every view the nearest of the layers, '(u v) h w'; beyond the sides they go on as at their edge."""
-    size, c = tuple(layers[0].shape), views_num // 2
-    pad = max(math.ceil(c * float(layer[layer > -math.inf].abs().max())) + 1 for layer in layers if (layer > -math.inf).any())
-    padded = [F.pad(layer[None, None], (pad,) * 4, mode="replicate")[0, 0] for layer in layers]
-    return torch.stack([torch.stack([_surface_in_view(layer, c - u, c - v, size, margin) for layer in padded]).amax(0)
-                        for u in range(views_num) for v in range(views_num)])
+    (h, w), c = disp.shape, views_num // 2
+    pad = math.ceil(c * float(torch.where(disp > above, disp, 0).abs().max())) + 1
+    padded = F.pad(disp[None, None], (pad,) * 4, mode="replicate")[0, 0]
+    y, x = torch.nonzero(padded > above, as_tuple=True)
+    values, v = padded[y, x], torch.arange(views_num)[:, None]
+    out = torch.full((views_num, views_num * h * w), -math.inf)
+    for u, views in enumerate(out):
+        for dy, dx in itertools.product({-reach, reach}, repeat=2):
+            row, col = (y - pad + (c - u) * values + dy).round().long(), (x - pad + (c - v) * values + dx).round().long()
+            seen = (row >= 0) & (row < h) & (col >= 0) & (col < w)
+            views.scatter_reduce_(0, ((v * h + row) * w + col)[seen], values.expand_as(col)[seen], "amax")
+    return out.reshape(views_num, views_num, h, w)
 
 
 def _gather_rays(views: torch.Tensor, surfaces: torch.Tensor, y: torch.Tensor, x: torch.Tensor, disp: torch.Tensor,
@@ -112,9 +115,10 @@ def see_through(lf: np.ndarray, bg_disp: np.ndarray, fg_disp: np.ndarray, mask: 
     out, rays = np.array(as_float(lf[views_num // 2, views_num // 2])), np.ones(size, np.int32)
     if not mask.any():
         return out, rays
-    surfaces = _views_surfaces([back, torch.where(cover > 0, front, -math.inf)], views_num, margin)
+    nearest = torch.maximum(splat(back, views_num), splat(torch.where(cover > 0, front, -math.inf), views_num))
+    surfaces = _grown(nearest.flatten(0, 1), max(margin, 1))  # by one at least: closes the cracks of surfaces that a view sees stretched
     views = torch.from_numpy(as_float(rearrange(lf, "u v h w c -> (u v) c h w")))
-    ys, xs = torch.nonzero(_grown(cover, margin), as_tuple=True)
+    ys, xs = torch.nonzero(_grown(cover[None], margin)[0], as_tuple=True)
     for y, x in zip(ys.split(CHUNK), xs.split(CHUNK)):
         colours, free = _gather_rays(views, surfaces, y.float(), x.float(), back[y, x], gap)
         count = free.sum(0)

@@ -228,7 +228,7 @@ def _blurred(image: torch.Tensor, sigma: float) -> torch.Tensor:
 
 def check_procedural(seed: int, size: int, views_num: int, max_disp: float) -> None:
     """ValueError for what `synthesize` can't make a scene of."""
-    if seed < 0 or size < 16 or views_num < 3 or views_num % 2 == 0 or max_disp < 2:
+    if seed < 0 or size < 16 or views_num < 3 or views_num % 2 == 0 or not max_disp >= 2:
         raise ValueError(f"a procedural scene needs seed >= 0, size (of a training crop: --patch_size) >= 16, an odd views_num >= 3 and max_disp >= 2: "
                          f"got seed {seed}, size {size}, views_num {views_num}, max_disp {max_disp:g}")
 

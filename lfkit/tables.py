@@ -178,6 +178,12 @@ def _as_latex(key: str, models: Sequence[str], cells: list) -> str:
     return "\n".join([rf"\begin{{tabular}}{{l{'r' * len(models)}}}", head, r"\hline", *body, r"\end{tabular}"])
 
 
+def check_errors(keys: Sequence[str] | None) -> None:
+    """ValueError for an error that no scene can have: known before hours of work."""
+    if unknown := [key for key in keys or () if key not in TITLES]:
+        raise ValueError(f"no error is named {', '.join(unknown)}; there is {', '.join(sorted(TITLES))}")
+
+
 def format_comparison(models: dict[str, list[dict]], keys: Sequence[str] | None = None, style: str = "text", border: int = BENCHMARK_BORDER) -> str:
     """Tables of several models, one for each error: scenes in rows, models in columns, the best of each row marked, the mean last.
 

@@ -152,13 +152,15 @@ def test_a_file_that_can_not_grow_leaves_the_old_one(args, parts, tmp_path):
     assert read_checkpoint(path)["epoch"] == 1 and [p.name for p in tmp_path.iterdir()] == ["c.pkl"]
 
 
-def test_the_last_numbered_ones_are_kept(tmp_path):
-    for name in ("model_0", "model_2", "model_10", "model_9", "model_last", "model_x"):
+@pytest.mark.parametrize("seconds, kept", [([5, 5, 5, 5], {"model_9", "model_10"}), ([1, 4, 2, 3], {"model_2", "model_9"})])  # of one time; after going back
+def test_the_newest_numbered_ones_are_kept(tmp_path, seconds, kept):
+    for name, when in zip(("model_0", "model_2", "model_10", "model_9", "model_last", "model_x"), [*seconds, 0, 0]):
         (tmp_path / f"{name}.pkl").touch()
+        os.utime(tmp_path / f"{name}.pkl", (when, when))
     prune_checkpoints(tmp_path, 0)
     assert len(list(tmp_path.iterdir())) == 6
     prune_checkpoints(tmp_path, 2)
-    assert {p.stem for p in tmp_path.iterdir()} == {"model_9", "model_10", "model_last", "model_x"}
+    assert {p.stem for p in tmp_path.iterdir()} == kept | {"model_last", "model_x"}
 
 
 def test_another_architecture(args, parts, tmp_path):
@@ -171,6 +173,15 @@ def test_another_schedule(args, parts, tmp_path):
     lfkit.save_checkpoint(args, 0, *parts, tmp_path / "c.pkl")
     args.schedule = "cosine"
     with pytest.raises(ValueError, match="its learning rate followed another schedule; use its --schedule step, --warm_up 0"):
+        lfkit.load_checkpoint(tmp_path / "c.pkl", *lfkit.build(args, torch.device("cpu")))
+
+
+@pytest.mark.parametrize("theirs, ours, sentence", [("second_look", "", "its --train_only second_look"), ("", "closer_look", "all of them, without --train_only")])
+def test_other_parts_trained(args, tmp_path, theirs, ours, sentence):
+    args.train_only = theirs
+    lfkit.save_checkpoint(args, 0, *lfkit.build(args, torch.device("cpu")), tmp_path / "c.pkl")
+    args.train_only = ours
+    with pytest.raises(ValueError, match=f"c.pkl: trained other parts of the network; go on with {sentence}, or start a new run with --start_from"):
         lfkit.load_checkpoint(tmp_path / "c.pkl", *lfkit.build(args, torch.device("cpu")))
 
 

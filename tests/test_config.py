@@ -42,6 +42,8 @@ def test_parsing_ignores_the_process_arguments():
     (["--max_disp", "3", "--step", "2"], "max_disp must be a whole multiple of step: got max_disp 3 and step 2; try --max_disp 4"),
     (["--patch_sise", "3"], "unrecognized arguments: --patch_sise 3"),
     (["--batch_size", "0"], "must be a whole number from 1: got 0"),
+    (["--patch_size", "1"], "must be a whole number from 2: got 1"),
+    (["--model_msg", "a/b"], "--model_msg is part of a folder's name, and can't have / or .* in it: got 'a/b'; name the place by --log_dir"),
     (["--clip=-1"], "--clip: must be a number from 0: got -1"),
     (["--clip", "nan"], "--clip: must be a number from 0: got nan"),
     (["--average", "1"], "--average: must be a number from 0 and below 1: got 1"),

@@ -307,6 +307,22 @@ def test_pictures_share_the_truths_colour_scale(tmp_path):
         lfkit.save_validation_result(tmp_path, 0, "s", np.zeros((8, 8, 3), np.uint8), gt[:4], gt)
 
 
+def test_small_scenes_keep_their_middle_and_an_early_end_promises_no_checkpoint(args, tmp_path, capsys):
+    lfkit.save_scene(lfkit.synthesize(0, size=16, views_num=3), tmp_path / "d")
+    (tmp_path / "d" / "debug_testing_images.txt").write_text("synthetic_000000")
+    args.data_dir, args.patch_size = str(tmp_path / "d"), 16
+    model = lfkit.build(args, CPU)[0]
+    report = lfkit.validation(args, 50, model, 1.0, tmp_path, CPU)
+    errors = report["predictions"]["synthetic_000000"] - lfkit.load_scene(tmp_path / "d" / "LFs" / "synthetic_000000.npy").bg_disp
+    assert report["mse"] == pytest.approx(float((errors[7:-7, 7:-7] ** 2).mean()), rel=1e-5)
+    lfkit.save_scene(lfkit.synthesize(1, size=40, views_num=3), tmp_path / "d")
+    (tmp_path / "d" / "debug_testing_images.txt").write_text("")
+    with pytest.raises(ValueError, match="names no scene"):
+        next(lfkit.fit(args, CPU))
+    told = capsys.readouterr().err
+    assert "nothing had been saved yet" in told and "--resume auto" not in told
+
+
 def test_validation_without_truth(args, tmp_path):
     scene = lfkit.synthesize(0, size=40)
     scene.bg_disp = None

@@ -35,6 +35,14 @@ authors = 100% someone
 MOSAIC = {"grid": "u v h w c -> (u h) (v w) c", "lenslet": "u v h w c -> (h u) (w v) c"}
 
 
+def test_one_view_twice_is_named(tmp_path):
+    for n in range(9):
+        iio.imwrite(tmp_path / f"input_Cam{n:03d}.png", np.zeros((8, 8, 3), np.uint8))
+    iio.imwrite(tmp_path / "input_Cam004 (copy).png", np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"input_Cam004 \(copy\).png and input_Cam004.png are the same view by their numbers; take one away"):
+        lfkit.load_scene(tmp_path)
+
+
 @lru_cache
 def views_of(seed, views_num, size=64):
     return lfkit.synthesize(seed, size=size, views_num=views_num).lf

@@ -260,7 +260,7 @@ def test_cuda_gives_what_the_cpu_gives(monkeypatch):
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match="max_length 32 can't cover an axis of 64 pixels with shave 16 and mod 8.*use max_length 40 or more"):
+    with pytest.raises(ValueError, match="max_length 32 can't cover an axis of 64 pixels with shave 16 and mod 8.*use max_length .--test_length. 40 or more"):
         overlap_crop_forward(whole(64, 8), lambda crop: crop[:, 0], max_length=32)
     with pytest.raises(ValueError, match=r"x must be 'b n h w c', none of them 0: got shape \(9, 9, 3\)"):
         overlap_crop_forward(torch.zeros(9, 9, 3), lambda crop: crop)
@@ -278,6 +278,8 @@ def test_bad_input():
         overlap_crop_forward(whole(9, 9, n=8), lambda crop: crop[:, 0])
     with pytest.raises(ValueError, match="x must hold floats.*, or uint8: got torch.int64"):
         overlap_crop_forward(whole(9, 9).long(), lambda crop: crop[:, 0])
+    with pytest.raises(ValueError, match=r"lf: float pixels must lie in \[0, 1\], got 0 to 84.9.*; divide by 255"):
+        predict_scene(np.linspace(0, 255, 9 * 8 * 8 * 3, dtype=np.float32).reshape(3, 3, 8, 8, 3), lambda crop: crop, torch.device("cpu"))
     x = whole(9, 9, n=4)
     x[0, 3, 2, 5, 1] = float("nan")
     for broken in (x, x.numpy()):

@@ -1,9 +1,11 @@
 import imageio.v3 as iio
 import numpy as np
 import pytest
+from PIL import Image
 
 import lfkit
 from conftest import real
+from lfkit.files import read_image
 from lfkit.lightfield import Scene, find_scenes, read_pfm, read_scene_list, training_scenes, write_pfm
 
 
@@ -90,8 +92,59 @@ def test_the_short_list_names_the_most_occluded_test_scene(tmp_path):
         return Scene(f"s{seed}", np.zeros((3, 3, size, size, 3), np.uint8), np.zeros((size, size), np.float32), np.zeros((size, size), np.float32), mask)
     lfkit.write_synthetic(tmp_path, scenes=16, size=16, seed=8, render=render)
     assert read_scene_list(tmp_path, "testing_images.txt") == ["s22", "s23"] and read_scene_list(tmp_path, "debug_testing_images.txt") == ["s23"]
-    lfkit.write_synthetic(tmp_path, scenes=16, size=16, seed=7, render=render)
-    assert read_scene_list(tmp_path, "debug_testing_images.txt") == ["s21"]
+    lfkit.write_synthetic(tmp_path / "other", scenes=16, size=16, seed=7, render=render)
+    assert read_scene_list(tmp_path / "other", "debug_testing_images.txt") == ["s21"]
+    (tmp_path / "testing_images.txt").write_text("# mine\ns10\ns22\n")  # her own choice, which later scenes leave as it is
+    lfkit.write_synthetic(tmp_path, scenes=16, size=16, seed=108, render=render)
+    assert read_scene_list(tmp_path, "testing_images.txt") == ["s10", "s22", "s122", "s123"] and read_scene_list(tmp_path, "debug_testing_images.txt") == ["s23"]
+    assert not {"s10", "s22", "s23", "s122", "s123"} & training_scenes(tmp_path).keys()
+
+
+def test_a_list_with_a_mark_is_read_and_one_in_another_code_is_named(note):
+    names = note.parent.parent / "testing_images.txt"
+    names.write_bytes(b"\xef\xbb\xbf" + note.stem.encode() + b"\r\n")
+    assert read_scene_list(names.parent, names.name) == [note.stem]
+    names.write_bytes("fr\xfch".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"testing_images.txt: is not text in UTF-8 .*; save it as UTF-8"):
+        read_scene_list(names.parent, names.name)
+
+
+def test_two_scenes_of_one_name_are_named(small, tmp_path):
+    lfkit.save_scene(small, tmp_path)
+    lfkit.save_scene(small, tmp_path, "hci")
+    with pytest.raises(ValueError, match=f"two scenes are named {small.name}, .*{small.name}.npy and .*{small.name}; rename one, or take it away"):
+        find_scenes(tmp_path)
+
+
+def test_views_alone_do_not_take_another_scenes_truth(small, tmp_path):
+    path = lfkit.save_scene(small, tmp_path)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=f"bgDisparity.{small.name}.npy: is of an earlier scene"):
+        lfkit.save_scene(Scene("other", 255 - small.lf), path, "npy")
+    assert path.read_bytes() == before
+    path.unlink()  # truth that waits for its views is given them
+    assert np.array_equal(lfkit.load_scene(lfkit.save_scene(small, path, "npy")).bg_disp, small.bg_disp)
+
+
+def test_an_archive_is_no_array(tmp_path):
+    np.savez(tmp_path / "s.npz", lf=np.zeros((3, 3, 8, 8, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"s.npy: is an archive of arrays, as numpy.savez writes, not an .npy array; save one array"):
+        lfkit.load_scene((tmp_path / "s.npz").rename(tmp_path / "s.npy"))
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "tif"])
+def test_printing_colours_are_refused_and_alpha_is_dropped(tmp_path, suffix):
+    colours = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    Image.fromarray(colours).convert("CMYK").save(tmp_path / f"view.{suffix}")
+    with pytest.raises(ValueError, match=f"view.{suffix}: is in the printing colours CMYK, expected RGB or grey; save it as RGB"):
+        read_image(tmp_path / f"view.{suffix}")
+    Image.fromarray(colours).convert("RGBA").save(tmp_path / "view.tif")
+    assert np.array_equal(read_image(tmp_path / "view.tif"), colours)
+
+
+def test_a_mask_of_one_bit_is_read(hci, small):
+    Image.fromarray(small.mask).convert("1").save(hci / "mask.png")
+    assert np.array_equal(lfkit.load_scene(hci).mask, small.mask)
 
 
 def test_folders_are_found_as_scenes(hci):
@@ -248,7 +301,7 @@ def test_a_scene_is_not_mixed_with_an_earlier_one_and_no_truth_is_lost(small, tm
     before = {file: file.read_bytes() for file in tmp_path.rglob("*.*") if file.is_file()}
     for lacking in ("bg_disp", "fg_disp", "mask", "gt_data"):
         parts = {part: None if part == lacking else getattr(small, part) for part in ("bg_disp", "fg_disp", "mask", "gt_data")}
-        with pytest.raises(ValueError, match=f"is of an earlier scene, and would be read with {small.name}, which has none; take it away, or write the scene elsewhere"):
+        with pytest.raises(ValueError, match=f"is of an earlier scene, and would be read with {small.name}, with which none is written; take it away, or write the scene elsewhere"):
             lfkit.save_scene(Scene(small.name, 255 - small.lf, **parts), tmp_path, layout)
     assert {file: file.read_bytes() for file in tmp_path.rglob("*.*") if file.is_file()} == before
     replaced = lfkit.load_scene(lfkit.save_scene(Scene(small.name, 255 - small.lf, small.bg_disp, small.fg_disp, small.mask, small.gt_data), tmp_path, layout))

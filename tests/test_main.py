@@ -14,7 +14,7 @@ from einops import rearrange
 import lfkit
 from conftest import real
 from lfkit.__main__ import main
-from lfkit.lightfield import read_pfm
+from lfkit.lightfield import find_scenes, is_scene, read_pfm
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +63,28 @@ def test_validate_prints_and_writes_the_table(trained, tmp_path, capsys):
     disp = lfkit.predict_scene(scene.lf, model, lfkit.choose_device("cpu"))[2].numpy()
     assert table["scenes"][0]["mse_x100"] == pytest.approx(100 * np.mean((disp - scene.bg_disp)[4:-4, 4:-4] ** 2), rel=1e-4)
     assert "border 4" in printed and "mean" in printed and scenes[1].stem in printed
+
+
+def test_predicting_into_a_scenes_own_folder_leaves_it_a_scene(trained, tmp_path, capsys):
+    weights = trained[2]
+    for n, view in enumerate(lfkit.synthesize(0, size=32, views_num=3).lf.reshape(9, 32, 32, 3)):
+        (tmp_path / "data" / "it[1]").mkdir(parents=True, exist_ok=True)
+        iio.imwrite(tmp_path / "data" / "it[1]" / f"v{n}.png", view)
+    for out in (tmp_path / "data" / "it[1]", tmp_path / "data"):
+        for _ in range(2):
+            assert main(["predict", str(tmp_path / "data" / "it[1]"), "--out", str(out), "--weights", str(weights), "--device", "cpu"]) == 0
+            assert "it[1]_bg_disp.pfm, it[1]_bg_disp.png, it[1]_centre.png" in capsys.readouterr().out
+    assert list(find_scenes(tmp_path / "data")) == ["it[1]"] and not is_scene(tmp_path / "data")
+
+
+def test_mistakes_are_known_before_a_network_is_run(trained, tmp_path, monkeypatch, capsys):
+    root, _, weights = trained
+    monkeypatch.setattr("lfkit.__main__.predict_scene", lambda *args: pytest.fail("the network was run"))
+    scene = str(next((root / "d" / "LFs").glob("*.npy")))
+    (tmp_path / "file").write_text("")
+    common = ["--weights", str(weights), "--device", "cpu"]
+    assert main(["validate", scene, *common, "--errors", "mse"]) == 2 and "no error is named mse; there is ause, bad_pix" in capsys.readouterr().err
+    assert main(["predict", scene, *common, "--out", str(tmp_path / "file")]) == 2 and "file is a file; name another place" in capsys.readouterr().err
 
 
 def test_several_weights_stand_side_by_side(trained, tmp_path, capsys):
@@ -289,7 +311,7 @@ def test_a_data_directory_with_a_picture_is_no_scene(trained, tmp_path, capsys):
 
 
 def test_scenes_that_were_there_are_named(trained, tmp_path, capsys):
-    for scenes, told in (("4", "4 scenes in"), ("2", "2 scenes in .*, beside 2 that were there, which training uses too")):
+    for scenes, told in (("4", "4 scenes in"), ("2", "2 scenes in .*, beside 2 that were there, which stay in the lists that name them")):
         assert main(["synth", "--out", str(tmp_path), "--scenes", scenes, "--size", "16", "--views_num", "3"]) == 0
         assert re.match(told, capsys.readouterr().out)
 

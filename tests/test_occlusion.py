@@ -9,7 +9,8 @@ import lfkit
 from lfkit import occlusion
 from lfkit.canvas import OCCLUDERS, Canvas
 from lfkit.lightfield import as_byte, as_float
-from lfkit.occlusion import embed_occluders, mask_support, occluder_supports, read_masks, splat
+from lfkit.occlusion import SPLAT_REACH, embed_occluders, mask_support, occluder_supports, read_masks
+from lfkit.see_through import splat
 from lfkit.sheets import Sheet
 from test_synthetic import agreement
 
@@ -157,7 +158,7 @@ def test_a_plane_is_splatted_onto_every_view():
 def test_a_slanted_plane_is_splatted_without_cracks():
     """d = 0.06 x: in view column 0 of 9 neighbours land 1.24 pixels apart; in the centre view every pixel is its own."""
     disp = 0.06 * torch.arange(40.0).expand(40, 40)
-    out = splat(disp, 9, -0.5)
+    out = splat(disp, 9, -0.5, SPLAT_REACH)
     assert torch.equal(out[4, 4], disp) and torch.isfinite(out[:, 0, :, 2:]).all()
     column = torch.arange(40.0)
     assert (out[4, 0] - 0.06 * column / 1.24).abs().max() < 0.06  # the ray through column j meets the plane at x = j / 1.24

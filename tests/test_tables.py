@@ -6,7 +6,7 @@ import torch
 
 import lfkit
 from lfkit import format_table, score_scene
-from lfkit.tables import STYLES, compare, format_comparison, model_labels, score_layers, write_tables
+from lfkit.tables import STYLES, check_errors, compare, format_comparison, model_labels, score_layers, write_tables
 
 
 def test_inside_and_outside_the_mask_by_hand():
@@ -68,6 +68,8 @@ def test_what_cannot_be_compared():
         compare({"a": [{"scene": "s"}], "b": [{"scene": "t"}]}, "bad_pix")
     with pytest.raises(ValueError, match="no scene has mse; there is bad_pix, seconds"):
         format_comparison(MODELS, ["mse"])
+    with pytest.raises(ValueError, match="no error is named mse; there is ause, bad_pix,"):
+        check_errors(["bad_pix", "mse"])
     with pytest.raises(ValueError, match="style must be text, markdown, csv, latex: got 'html'"):
         format_comparison(MODELS, style="html")
     with pytest.raises(ValueError, match="names one checkpoint twice: a.pkl, a.pkl"):
