@@ -110,9 +110,10 @@ def test_reduction_divides_the_disparity(item, k):
     assert new[2][4, 6] == item[2][4 * k + k // 2, 6 * k + k // 2]
 
 
-def test_reduction_beyond_the_crop_is_refused(item):
-    with pytest.raises(ValueError, match="a crop of 64 x 64 can't be reduced by 65; use a whole number from 1 to 64"):
-        augment.reduce_by(item, 65)
+@pytest.mark.parametrize("k", [0, 65])
+def test_reduction_beyond_the_crop_is_refused(item, k):
+    with pytest.raises(ValueError, match=f"a crop of 64 x 64 can't be reduced by {k}; use a whole number from 1 to 64"):
+        augment.reduce_by(item, k)
 
 
 def test_colours_are_mixed_alike_everywhere(item):

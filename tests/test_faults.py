@@ -87,11 +87,12 @@ def test_out_of_memory_in_validation_names_the_crop(args, monkeypatch):
         next(lfkit.fit(args))
 
 
-@pytest.mark.parametrize("length, sentence", [
-    (96, "with crops of 96 pixels; try --test_length 64"), ("auto", "with crops as large as seemed to fit; try --test_length 96 --shave 16")])
+@pytest.mark.parametrize("length, shave, sentence", [
+    (96, "auto", "with crops of 96 pixels; try --test_length 64"), ("auto", "auto", "with crops as large as seemed to fit; try --test_length 96 --shave 16"),
+    (48, 16, "with crops of 48 pixels; try --test_length 40")])  # 32 would have nothing to keep
 @pytest.mark.parametrize("text", ["[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED"])
-def test_a_library_without_memory_says_what_to_try(args, length, sentence, text):
-    args.test_length = length
+def test_a_library_without_memory_says_what_to_try(args, length, shave, sentence, text):
+    args.test_length, args.shave = length, shave
     with pytest.raises(Fault, match=f"^out of memory while validating {sentence}$"), explained(args, training=False):
         raise RuntimeError(text)
 

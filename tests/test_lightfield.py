@@ -144,6 +144,7 @@ def test_printing_colours_are_refused_and_alpha_is_dropped(tmp_path, suffix):
 
 def test_a_mask_of_one_bit_is_read(hci, small):
     Image.fromarray(small.mask).convert("1").save(hci / "mask.png")
+    assert np.array_equal(read_image(hci / "mask.png"), np.repeat(small.mask[..., None] * np.uint8(255), 3, 2))
     assert np.array_equal(lfkit.load_scene(hci).mask, small.mask)
 
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from lfkit import compute_bad_pix, compute_mse
-from lfkit.metrics import BENCHMARK_BORDER, BORDER, compute_nll, compute_peaks, compute_quantile, compute_scores, compute_sparsification
+from lfkit.metrics import BENCHMARK_BORDER, BORDER, compute_nll, compute_peaks, compute_quantile, compute_scores, compute_sparsification, fitting_border
 
 GT = np.zeros((3, 3))
 PRED = np.array([[0.0, 0.07, 0.08], [-0.08, 0.5, 0.0], [1.0, 0.0, 0.07]])
@@ -166,3 +166,7 @@ def test_the_likelihood_leaves_out_truth_below_the_levels_too():
 def test_of_three_pixels_two_are_kept_where_half_is_removed():
     found = compute_sparsification(np.array([[1.0, 2.0, 6.0]]), np.zeros((1, 3)), np.array([[1.0, 2.0, 3.0]]), border=0, steps=2)
     assert found["error"].tolist() == pytest.approx([3, 1.5])
+
+
+def test_a_small_map_keeps_its_middle():
+    assert [fitting_border(shape) for shape in ((40, 23), (22, 90), (17, 17), (2, 16, 17), (1, 1))] == [11, 10, 8, 7, 0] and fitting_border((40, 40), 15) == 15
