@@ -27,7 +27,7 @@ def test_three_terms_by_hand():
     expected = (np.abs(both - target_t[None, :, None, None]).mean(), np.abs(background - target_s[None, :, None, None]).mean(),
                 np.abs(depth_map + 1).mean())
     assert [report[k] for k in ("loss1", "loss2", "loss3")] == pytest.approx(expected, rel=1e-5)
-    assert float(loss) == report["loss"] == pytest.approx(expected[0] + 10 * expected[1] + 100 * expected[2], rel=1e-5)
+    assert float(loss.detach()) == report["loss"] == pytest.approx(expected[0] + 10 * expected[1] + 100 * expected[2], rel=1e-5)
     assert report["out_of_range"] == 0
 
 
