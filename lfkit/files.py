@@ -116,11 +116,14 @@ def existing(path: Path) -> Path:
 
 
 def check_target(file: Path) -> None:
-    """ValueError when a file can't be written at a path, since a folder is there, or a file where a folder of it should be: known before hours of work."""
+    """ValueError when a file can't be written at a path, since a folder is there, or a file where a folder of it should be, or nothing may be written: known before hours of work."""
     if file.is_dir():
         raise ValueError(f"{file}: is a folder; name a file")
     if blocked := [folder for folder in file.parents if folder.exists() and not folder.is_dir()]:
         raise ValueError(f"{file}: can't be written, {blocked[0]} is a file; name another place")
+    there = next(folder for folder in file.absolute().parents if folder.exists())
+    if not os.access(there, os.W_OK):
+        raise ValueError(f"{file}: can't be written, nothing may be written in {there}; name another place")
 
 
 def read_array(path: Path) -> np.ndarray:

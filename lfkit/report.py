@@ -32,7 +32,18 @@ def _read_curves(run: Path, checkpoint: dict) -> dict[str, list[float]]:
         return checkpoint.get("curves", {})
     with open(run / "curves.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    return {name: [float(row[name]) for row in rows] for name in (rows[0] if rows else ()) if name != "epoch"}
+    try:
+        return {name: [float(row[name]) for row in rows] for name in (rows[0] if rows else ()) if name != "epoch"}
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{run / 'curves.csv'}: holds other than numbers ({error}); take it away, and the newest checkpoint's curves are drawn") from error
+
+
+def _read_starts(file: Path) -> list[dict]:
+    """Where and with what a run was started, one dict a start."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+    except ValueError as error:
+        raise ValueError(f"{file}: is not readable JSON ({error}); take it away, and the report says nothing of where the run was started") from error
 
 
 def _picture(data: bytes, caption: str = "") -> str:
@@ -86,13 +97,13 @@ def write_report(run: str | Path, out: str | Path | None = None) -> Path:
 
     Raises:
         FileNotFoundError: when there is no run.
-        ValueError: when its newest checkpoint is damaged.
+        ValueError: when its newest checkpoint, curves.csv or environment.json is damaged.
     """
     run = Path(run)
     checkpoint = _newest_checkpoint(run)
     curves = _read_curves(run, checkpoint)
     drawn = len(curves.get("train_loss", ())) > 0
-    starts = json.loads((run / "environment.json").read_text()) if (run / "environment.json").exists() else []
+    starts = _read_starts(run / "environment.json")
     names = list(dict.fromkeys(name for start in starts for name in start))
     sections = {"Curves": _picture(_drawn(plot_curves({name: np.asarray(values) for name, values in curves.items()}))) if drawn else "<p>No epoch is trained yet.</p>",
                 "Validation": _validation(checkpoint.get("tested")), "Pictures": _pictures(run),

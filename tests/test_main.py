@@ -85,6 +85,9 @@ def test_mistakes_are_known_before_a_network_is_run(trained, tmp_path, monkeypat
     common = ["--weights", str(weights), "--device", "cpu"]
     assert main(["validate", scene, *common, "--errors", "mse"]) == 2 and "no error is named mse; there is ause, bad_pix" in capsys.readouterr().err
     assert main(["predict", scene, *common, "--out", str(tmp_path / "file")]) == 2 and "file is a file; name another place" in capsys.readouterr().err
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # as for a folder of somebody else's
+    told = f"nothing may be written in {tmp_path}; name another place"
+    assert main(["predict", scene, *common, "--out", str(tmp_path / "new" / "out")]) == 2 and told in capsys.readouterr().err
 
 
 def test_several_weights_stand_side_by_side(trained, tmp_path, capsys):

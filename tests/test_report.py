@@ -92,3 +92,17 @@ def test_a_run_that_has_just_begun(args, tmp_path):
 def test_no_run(tmp_path):
     with pytest.raises(FileNotFoundError, match="no run in it, it has no checkpoint"):
         write_report(tmp_path)
+
+
+@pytest.mark.parametrize("name, sentence", [("curves.csv", "curves.csv: holds other than numbers .*; take it away, and the newest checkpoint's curves are drawn"),
+                                            ("environment.json", "environment.json: is not readable JSON .*; take it away")])
+def test_a_damaged_file_of_the_run_is_named(run, tmp_path, name, sentence):
+    file = run["log_path"] / name
+    whole = file.read_bytes()
+    try:
+        file.write_bytes(whole[:-3] + b"x")
+        with pytest.raises(ValueError, match=sentence):
+            write_report(run["log_path"], tmp_path / "r.html")
+    finally:
+        file.write_bytes(whole)
+    assert not (tmp_path / "r.html").exists()
