@@ -59,3 +59,9 @@ def test_halving_keeps_every_pixel_and_ends():
     for (start, stop, low, high), (left, right, west, east) in done:
         assert start % 4 == left % 4 == 0 and low - start >= 11 and min(high + 11, 61) <= stop
         assert (left == 0 or west - left >= 11) and min(east + 7, 47) <= right
+
+
+def test_the_least_crop_is_no_longer_than_the_axis():
+    with pytest.raises(ValueError, match="can't cover an axis of 48 pixels with shave 30 and mod 8.*use max_length .--test_length. 48 or more"):
+        plan_crops((48, 48), 32, 30, 8)
+    assert len(plan_crops((48, 48), 48, 30, 8)) == 1  # whole

@@ -128,3 +128,10 @@ def test_bad_pictures():
         compute_ssim(np.zeros((6, 8, 3)), np.zeros((6, 8, 3)))
     with pytest.raises(ValueError, match="differ in shape"):
         occluder_cover(np.zeros((2, 2)), np.zeros((2, 3)))
+
+
+def test_no_ray_passes_the_cracks_of_a_stretched_occluder():
+    """An occluder over the whole picture, whose disparity rises by 0.4 a pixel, is seen stretched by the views at one side; nothing behind it may be seen."""
+    front = 1 + 0.4 * np.tile(np.arange(16, dtype=np.float32), (16, 1))
+    _, rays = lfkit.see_through(np.zeros((3, 3, 16, 16, 3), np.float32), np.zeros((16, 16), np.float32), front, margin=0)
+    assert not rays[:, 4:-4].any()
