@@ -66,9 +66,9 @@ def block_sums(views: torch.Tensor, reach: torch.Tensor, blocks: torch.Tensor) -
     return torch.cat([torch.einsum("kn,bnchw->bkchw", blocks, part) for part in parts], 2)
 
 
-def log_score(variance: torch.Tensor) -> torch.Tensor:
+def log_score(variance: torch.Tensor, floor: float = VARIANCE_FLOOR) -> torch.Tensor:
     """A variance on a logarithmic scale of about unit spread."""
-    return (torch.log(variance + VARIANCE_FLOOR) + LOG_CENTRE) / LOG_SCALE
+    return (torch.log(variance + floor) + LOG_CENTRE) / LOG_SCALE
 
 
 class ViewEvidence(nn.Module):
@@ -82,10 +82,12 @@ class ViewEvidence(nn.Module):
 
     Args:
         views_num: views a side.
+        floor: the variance that is added to all, of what is taken for noise.
     """
 
-    def __init__(self, views_num: int):
+    def __init__(self, views_num: int, floor: float = VARIANCE_FLOOR):
         super().__init__()
+        self.floor = floor
         blocks = view_blocks(views_num)
         side = math.isqrt(len(blocks))
         groups = block_groups(side)
@@ -120,7 +122,7 @@ class ViewEvidence(nn.Module):
         """
         mean, count, variance = self.group_variances(sums, self.groups)
         valid = count > 1.5
-        score = torch.where(valid, log_score(variance), 0.0)
+        score = torch.where(valid, log_score(variance, self.floor), 0.0)
         blocks = slice(0, sums.shape[1])
         together, like = self.together(mean[:, blocks], variance[:, blocks], valid[:, blocks], centre)
         best = torch.where(valid, variance, 1.0)[:, self.fours].amin(1, keepdim=True)
@@ -144,8 +146,8 @@ class ViewEvidence(nn.Module):
 
     def together(self, mean: torch.Tensor, variance: torch.Tensor, valid: torch.Tensor, centre: torch.Tensor) -> tuple:
         """What the blocks say together, from their means 'b g c h w' and variances 'b g h w'; and the variance over all views of the like ones."""
-        trust = valid / (variance + VARIANCE_FLOOR)
-        least = log_score(1 / reduce(trust, "b g h w -> b 1 h w", "mean").clamp(min=1e-2))
+        trust = valid / (variance + self.floor)
+        least = log_score(1 / reduce(trust, "b g h w -> b 1 h w", "mean").clamp(min=1e-2), self.floor)
         colour = self.weighted(mean, trust.square())
         for _ in range(2):
             like = trust * self.likeness(mean, colour)
@@ -155,7 +157,7 @@ class ViewEvidence(nn.Module):
         inside = self.weighted(variance[:, :, None], like)
         share = reduce(valid * torch.exp(-unlike / (2 * SAME_COLOUR**2)), "b g h w -> b 1 h w", "mean")
         apart = reduce((colour - centre).square(), "b c h w -> b 1 h w", "mean")
-        return (least, log_score(between), share, log_score(apart), colour), inside + between
+        return (least, log_score(between, self.floor), share, log_score(apart, self.floor), colour), inside + between
 
     @staticmethod
     def likeness(colours: torch.Tensor, colour: torch.Tensor, same: float = SAME_COLOUR) -> torch.Tensor:

@@ -10,7 +10,7 @@ from torch import nn
 from lfkit.disparity import MAX_DISP, STEP, disparity_levels, on_levels
 from lfkit.equations import GRADIENT_FLOOR, block_equations, normal_equations, plane_fit, trusted, window_correction
 from lfkit.evidence import LOG_CENTRE, LOG_SCALE, RIVAL_FEATURES, ViewEvidence, block_sums, competition, detail
-from lfkit.layers import ChannelNorm, Hourglass, LevelBlock, in_full, pointwise, window_mean
+from lfkit.layers import ChannelNorm, Hourglass, ImageBlock, LevelBlock, in_full, pointwise, window_mean
 from lfkit.sweep import ViewSweep, look_closer
 
 FINE = 2        # candidates per disparity level: the network looks at step / FINE, and reports at step
@@ -20,12 +20,16 @@ POOLING = 8     # crops agree with the whole image where they start at multiples
 REACH = 4       # pixels within which the second look takes its neighbours' least and greatest estimate for its own
 CLOSE_GAIN = 3.0  # scores differ less between close candidates than between far ones
 SCALES = (0.5, 0.3, 0.15)  # corrections that the closer looks expect, in distances of two first candidates
-EARLIER = ("first", "second", "third", "fourth")  # the disparity maps of all looks but the last
+EARLIER = ("first", "second", "third", "fourth", "fifth")  # the disparity maps of all looks but the last
 JOLT = 0.8      # by how many distances of two first candidates a jolted estimate is moved, at most
 WINDOWS = ((1, 1), (1, 3), (1, 7), (4, 3), (8, 5))  # over which a closer look gathers its normal equations: pixels a cell, cells a side
 EQUATIONS = 3   # sets of them: of the colours, of their detail, and of the detail within blocks of views
 WIDE = 4        # from this cell on, also a plane is fitted to the corrected estimates
 NO_TRUST = 1e-12  # weight of a place that is not to be trusted at all
+OUTLINE_REACH = 3  # pixels within which the last look takes its neighbours' least and greatest estimate for its own
+OUTLINE_BLOCKS = 4
+FINE_FLOOR = 2e-6  # of its evidence: a tenth of the other looks', as beside an outline a difference of a hundredth may be all there is
+CONTRAST = 10.0    # by which small differences of colour are multiplied, before a network sees them
 MIX_REACH = 2   # pixels between a pixel and the neighbours that are mixed into it
 OWN_WEIGHT = 4.0  # an untrained network keeps nine tenths of its own estimate
 LAST_SHARE = 0.7   # of the background's part of the distributions that is the last estimate's where the network is used; `benchmarks/peaks.py` has others
@@ -149,6 +153,43 @@ class CloserLook(nn.Module):
         return mix(better, mixing), features
 
 
+class OutlineLook(nn.Module):
+    """Decides for each pixel beside an outline on which side of it the pixel lies.
+
+    The views are read at the least and the greatest of the estimates around, which by now are precise, and compared with the
+    centre view. An outline is a matter of one pixel, so that all is done at full resolution.
+
+    Args:
+        evidence, context: numbers of features of the evidence at one disparity, and of the looks before.
+        channels: width.
+    """
+
+    OWN = 4.0  # an untrained network keeps its own estimate
+
+    def __init__(self, evidence: int, context: int, channels: int):
+        super().__init__()
+        width = (5 * channels + 3) // 4
+        self.read = nn.Conv2d(2 * (evidence + 1) + 6 + context, width, 1)
+        self.blocks = nn.Sequential(*(ImageBlock(width) for _ in range(OUTLINE_BLOCKS)), ChannelNorm(width))
+        self.head = nn.Conv2d(width, 4, 3, padding=1)
+
+    @staticmethod
+    def candidates(disp: torch.Tensor) -> torch.Tensor:
+        """The least and the greatest of 'b h w' around each pixel, 'b 2 h w'."""
+        greatest = lambda x: F.max_pool2d(x[:, None], 2 * OUTLINE_REACH + 1, 1, OUTLINE_REACH)[:, 0]
+        return torch.stack([-greatest(-disp), greatest(disp)], 1)
+
+    def forward(self, evidence: list[torch.Tensor], context: torch.Tensor, disp: torch.Tensor, candidates: torch.Tensor, centre: torch.Tensor,
+                spacing: float) -> torch.Tensor:
+        """Evidence at both candidates and context 'b f h w', an estimate 'b h w', candidates 'b 2 h w' and the centre view 'b c h w' to a better estimate."""
+        beside = ((candidates - disp[:, None]) / spacing).clamp(-4, 4)
+        picture = torch.cat([centre, (CONTRAST * (centre - window_mean(centre, 9))).clamp(-4, 4)], 1)
+        out = HEAD_GAIN * self.head(self.blocks(F.relu(self.read(torch.cat([*evidence, beside, picture, context], 1))))).float()
+        others = torch.cat([out[:, :1] + self.OWN, out[:, 1:3]], 1).softmax(1)[:, 1:]
+        moved = candidates - disp[:, None] + SCALES[-1] * spacing * out[:, 3:]
+        return disp + reduce(others * moved, "b k h w -> b h w", "sum")
+
+
 class DeoccNet(nn.Module):
     """Two disparity distributions and the background's disparity map, from the views of a light field.
 
@@ -188,7 +229,7 @@ class DeoccNet(nn.Module):
         self.register_buffer("to_coarse", nearness, persistent=False)
 
         fine_c, middle, low, lowest = (channels + 1) // 2, channels, 3 * channels // 2, 2 * channels
-        self.evidence = ViewEvidence(views_num)
+        self.evidence, self.fine_evidence = ViewEvidence(views_num), ViewEvidence(views_num, FINE_FLOOR)
         features = self.evidence.features + RIVAL_FEATURES
         self.guide = nn.Sequential(nn.Conv2d(3, fine_c, 3, padding=1), nn.ReLU(), nn.Conv2d(fine_c, fine_c, 3, padding=1))
         self.guide_middle = nn.Sequential(nn.ReLU(), nn.Conv2d(fine_c, middle, 3, stride=2, padding=1))
@@ -213,6 +254,7 @@ class DeoccNet(nn.Module):
         context = 3 * fine_c + 4
         self.second_look = SecondLook(CLOSE_GAIN * votes[1:], context, channels)
         self.closer_look = CloserLook(self.evidence.features, context + self.second_look.hourglass.features, channels)
+        self.outline_look = OutlineLook(self.evidence.features + 3 * len(self.evidence.blocks), context + self.closer_look.hourglass.features, channels)
 
     def check_input(self, x: torch.Tensor) -> None:
         """ValueError unless x is 'b n c h w', floats, with n = views_num ** 2 views of three colours."""
@@ -321,6 +363,10 @@ class DeoccNet(nn.Module):
             equations, evidence = self.equations(x, fixed(disp), centre)
             disp, features = self.closer_look(equations, evidence, torch.cat([context, features], 1), disp, fixed(disp), scale * spacing)
             estimates.append(disp)
+        disp = fixed(disp)  # the looks before learn from their own maps alone
+        candidates = self.outline_look.candidates(disp)
+        evidence = [self.look_apart(x, d, centre) for d in candidates.unbind(1)]
+        estimates.append(self.outline_look(evidence, fixed(torch.cat([context, features], 1)), disp, candidates, centre, spacing))
         limit = self.max_disp + spacing
         return [disp.clamp(-limit, limit) for disp in estimates]
 
@@ -333,6 +379,13 @@ class DeoccNet(nn.Module):
         fine, means = detail(views, weights), sums[:, :, :3] / sums[:, :, 3:4].clamp(min=1)
         return [normal_equations(views, weights, colour), normal_equations(fine[:, :, None], weights),
                 block_equations(fine, reach, self.evidence.blocks, self.evidence.likeness(means, colour, SAME_BLOCK))], evidence
+
+    def look_apart(self, x: torch.Tensor, disp: torch.Tensor, centre: torch.Tensor) -> torch.Tensor:
+        """Evidence 'b f h w' at a disparity 'b h w', and how the blocks' mean colours differ from the centre view's."""
+        sums = block_sums(*look_closer(x, disp), self.evidence.blocks)
+        evidence, count = self.fine_evidence(sums, centre)[0], sums[:, :, 3:4]
+        apart = (CONTRAST * (sums[:, :, :3] / count.clamp(min=1) - centre[:, None]) * (count > 0.5)).clamp(-4, 4)
+        return torch.cat([evidence, rearrange(apart, "b k c h w -> b (k c) h w")], 1)
 
     def look(self, x: torch.Tensor, disp: torch.Tensor, centre: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Evidence 'b f h w' at a disparity 'b h w', and what it is of: `look_closer`'s views and reach, and their `block_sums`."""
