@@ -299,7 +299,7 @@ class DeoccNet(nn.Module):
 
         Args:
             x: 'b n c h w', n = (u v), c = RGB, float in [0, 1]; any h and w.
-            earlier: also give the disparity maps of the earlier looks, which training wants.
+            earlier: also give the disparity maps of the earlier looks, which training wants; each then learns from its own, and the last look from the last one alone.
 
         Returns:
             depDistT 'b d h w' (occluder and background), depDistS 'b d h w' (background), both sum to 1 over d;
@@ -308,7 +308,7 @@ class DeoccNet(nn.Module):
         Raises:
             ValueError: when x has another number of axes, views or colours.
         """
-        seen = self.stages(x)
+        seen = self.stages(x, apart=earlier)
         looks = tuple(seen[name] for name in EARLIER) if earlier else ()
         return *self.distributions(seen), seen["depth_map"], *looks
 
@@ -317,11 +317,12 @@ class DeoccNet(nn.Module):
         both, background = (in_full(torch.einsum)("bfhw,fd->bdhw", seen[name], self.to_coarse) for name in ("both", "background"))
         return (both, background) if self.training else revised(both, background, on_levels(seen["depth_map"], self.levels))
 
-    def stages(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+    def stages(self, x: torch.Tensor, apart: bool = False) -> dict[str, torch.Tensor]:
         """What each stage sees, in the order in which it comes.
 
         Args:
             x: as in `forward`.
+            apart: no gradient runs from the last look to those before.
 
         Returns:
             volume 'b d f h w', the evidence at each candidate of `fine_levels`; both and background 'b d h w', the first look's distributions over these;
@@ -343,10 +344,10 @@ class DeoccNet(nn.Module):
         summary = summary if x.requires_grad else summary.detach()
         context = torch.cat([at_peak, reduce(features, "f b d h w -> b f h w", "mean"), guide, summary], 1)
         seen = {"volume": rearrange(volume, "(b d) f h w -> b d f h w", b=b), "both": both, "background": background, "first": first}
-        seen |= zip((*EARLIER[1:], "depth_map"), self.look_again(x, first, context), strict=True)
+        seen |= zip((*EARLIER[1:], "depth_map"), self.look_again(x, first, context, apart), strict=True)
         return {name: part[..., :h, :w] for name, part in seen.items()}
 
-    def look_again(self, x: torch.Tensor, first: torch.Tensor, context: torch.Tensor) -> list[torch.Tensor]:
+    def look_again(self, x: torch.Tensor, first: torch.Tensor, context: torch.Tensor, apart: bool = False) -> list[torch.Tensor]:
         """The second look and those after it: a first estimate 'b h w' to better ones.
 
         A gradient runs through where the views are read only where that of the views themselves is wanted: it is slow, and training learns without.
@@ -363,10 +364,12 @@ class DeoccNet(nn.Module):
             equations, evidence = self.equations(x, fixed(disp), centre)
             disp, features = self.closer_look(equations, evidence, torch.cat([context, features], 1), disp, fixed(disp), scale * spacing)
             estimates.append(disp)
-        disp = fixed(disp)  # the looks before learn from their own maps alone
+        before = torch.cat([context, features], 1)
+        if apart:
+            disp, before = disp.detach(), before.detach()
         candidates = self.outline_look.candidates(disp)
-        evidence = [self.look_apart(x, d, centre) for d in candidates.unbind(1)]
-        estimates.append(self.outline_look(evidence, fixed(torch.cat([context, features], 1)), disp, candidates, centre, spacing))
+        evidence = [self.look_apart(x, d, centre) for d in fixed(candidates).unbind(1)]
+        estimates.append(self.outline_look(evidence, before, disp, candidates, centre, spacing))
         limit = self.max_disp + spacing
         return [disp.clamp(-limit, limit) for disp in estimates]
 

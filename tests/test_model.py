@@ -145,7 +145,7 @@ def test_the_stages_are_those_of_the_result():
         seen, (both, background, depth_map) = net.stages(x), net(x)
     assert seen["volume"].shape == (2, 9, net.evidence.features + RIVAL_FEATURES, 14, 11)
     assert torch.equal(seen["depth_map"], depth_map)
-    assert [part.shape for part in net(x, earlier=True)[3:]] == [(2, 14, 11)] * 4 and torch.equal(net(x, earlier=True)[4], seen["second"])
+    assert [part.shape for part in net(x, earlier=True)[3:]] == [(2, 14, 11)] * 5 and torch.equal(net(x, earlier=True)[4], seen["second"])
     at_levels = lambda p: p[:, ::2] + 0.5 * (torch.nn.functional.pad(p[:, 1::2], (0, 0, 0, 0, 0, 1)) + torch.nn.functional.pad(p[:, 1::2], (0, 0, 0, 0, 1, 0)))
     first = [at_levels(seen[name]) for name in ("both", "background")]
     for given, expected in zip((both, background), revised(*first, get_disp_distribution(depth_map, 2, 1))):
