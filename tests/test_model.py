@@ -7,9 +7,9 @@ from conftest import plane
 from einops import rearrange
 
 from lfkit import DeoccNet, compute_bad_pix, get_disp_distribution, get_parameter_number, synthesize, training_loss, weights_init_xavier
-from lfkit.evidence import RIVAL_FEATURES
+from lfkit.evidence import RIVAL_FEATURES, block_sums
 from lfkit.losses import DistributionCrossEntropy
-from lfkit.model import JOLT, CloserLook, SecondLook, jolts, mix, revised
+from lfkit.model import JOLT, CloserLook, OutlineLook, SecondLook, jolts, mix, revised
 
 
 @pytest.mark.parametrize("views_num, size, max_disp, step", [(3, (17, 5), 4, 1), (5, (8, 8), 2, 0.5), (9, (1, 9), 4, 1), (7, (10, 13), 1, 1)])
@@ -285,3 +285,59 @@ def test_blocks_find_the_way_from_farther_off(off):
     inside = (0, 0, slice(12, -12), slice(12, -12))
     colours, details, blocks = ((b[inside].sum() / a[inside].sum()).item() for a, b, *_ in equations)
     assert abs(blocks - off) < 0.1 and max(abs(colours), abs(details)) < 0.1
+
+
+def test_the_last_look_takes_the_least_and_greatest_estimate_around():
+    disp = torch.rand(1, 12, 14, generator=torch.Generator().manual_seed(0))
+    found = OutlineLook.candidates(disp)
+    for y, x in ((0, 0), (5, 6), (11, 13), (3, 12)):
+        around = disp[0, max(0, y - 3):y + 4, max(0, x - 3):x + 4]
+        assert found[0, :, y, x].tolist() == [around.min().item(), around.max().item()]
+
+
+@pytest.mark.parametrize("choice, expected", [(0, "own"), (1, "least"), (2, "greatest")])
+def test_the_last_look_goes_where_its_scores_are_highest(choice, expected):
+    """A head of biases alone: the estimate, or one of its candidates with a correction of at most 0.15 of the spacing times the fourth output."""
+    look = OutlineLook(3, 2, 8)
+    torch.nn.init.zeros_(look.head.weight)
+    torch.nn.init.zeros_(look.head.bias)
+    look.head.bias.data[choice], look.head.bias.data[3] = 200, 1.0
+    disp = torch.rand(1, 8, 8)
+    candidates = look.candidates(disp)
+    given = look([torch.rand(1, 3, 8, 8)] * 2, torch.rand(1, 2, 8, 8), disp, candidates, torch.rand(1, 3, 8, 8), 0.5)
+    wanted = {"own": disp, "least": candidates[:, 0] + 0.15 * 0.5 * 0.2, "greatest": candidates[:, 1] + 0.15 * 0.5 * 0.2}[expected]
+    assert torch.allclose(given, wanted, atol=1e-6)
+
+
+def test_where_each_look_has_a_loss_of_its_own_the_last_ones_stays_with_it():
+    torch.manual_seed(0)
+    net, x = DeoccNet(4, 3, 2, 1), torch.rand(1, 9, 3, 16, 16)
+    learn = lambda disp: {name.split(".")[0] for name, grad in zip(dict(net.named_parameters()), torch.autograd.grad(disp.square().sum(), list(net.parameters()), allow_unused=True)) if grad is not None and grad.any()}
+    assert learn(net(x, earlier=True)[2]) == {"outline_look"}
+    assert "outline_look" not in learn(net(x, earlier=True)[7]) and "closer_look" in learn(net(x, earlier=True)[7])
+    assert {"outline_look", "closer_look", "second_look"} <= learn(net(x)[2])
+
+
+def test_the_last_look_compares_each_blocks_colour_with_the_centre_views():
+    """Two walls read at their own disparity of 0: of a hidden pixel the blocks' mean colours, ten times their difference from the centre's, within 4."""
+    net = DeoccNet(4, 3, 2, 1)
+    x = torch.full((1, 9, 3, 8, 8), 0.1)
+    x[:, 4] = 0.2  # the centre view alone sees something else
+    apart = net.look_apart(x, torch.zeros(1, 8, 8), x[:, 4])[:, net.evidence.features:]
+    assert apart.shape == (1, 3, 8, 8) and torch.allclose(apart, torch.full_like(apart, 10 * ((8 * 0.1 + 0.2) / 9 - 0.2)), atol=1e-5)
+    x[:, 4] = 0.9
+    assert net.look_apart(x, torch.zeros(1, 8, 8), x[:, 4])[:, net.evidence.features:].min() == -4
+
+
+def test_a_lower_floor_tells_fainter_differences():
+    """Views of two brightnesses, 0.004 apart, against views that are alike: half a unit of score by the usual floor, well over it by the fine one."""
+    net, gaps = DeoccNet(4, 3, 2, 1), []
+    for evidence in (net.evidence, net.fine_evidence):
+        scores = []
+        for step in (0.0, 0.004):
+            x = torch.full((1, 9, 3, 8, 8), 0.1)
+            x[:, ::2] += step
+            scores.append(evidence(block_sums(x, torch.ones(1, 9, 8, 8), net.evidence.blocks), x[:, 4])[0][0, 0, 4, 4].item())
+        gaps.append(scores[1] - scores[0])
+    variance = 0.004**2 * 5 * 4 / 9 / 8
+    assert gaps == pytest.approx([np.log(1 + variance / floor) / 2 for floor in (2e-5, 2e-6)], abs=0.02) and gaps[1] > 3 * gaps[0]
