@@ -193,12 +193,12 @@ class OutlineLook(nn.Module):
 class DeoccNet(nn.Module):
     """Two disparity distributions and the background's disparity map, from the views of a light field.
 
-    Five looks, each closer than the one before. First a plane sweep without a reference view: for each candidate disparity the
+    Six looks, each closer than the one before. First a plane sweep without a reference view: for each candidate disparity the
     views are shifted and compared among themselves, so that the background votes also where the centre view sees the occluder; a
     small hourglass over candidates and pixels gathers the votes into the distributions. The background's disparity is read
     near its peak alone, not as a mean over the whole distribution, which would lie in mid-air between two peaks. The second look
-    reads the views at each pixel's own estimate and its neighbours', and chooses, which makes edges sharp. The last three read them
-    at the estimate, and solve for the disparity at which they agree, in windows of many sizes. In use, what the last one found takes most of the background's place in the
+    reads the views at each pixel's own estimate and its neighbours', and chooses, which makes edges sharp. The next three read them
+    at the estimate, and solve for the disparity at which they agree, in windows of many sizes; the last decides beside outlines. In use, what it found takes most of the background's place in the
     distributions; while training these are the first look's own, which learns from them.
 
     Args:
