@@ -330,14 +330,15 @@ def test_the_last_look_compares_each_blocks_colour_with_the_centre_views():
 
 
 def test_a_lower_floor_tells_fainter_differences():
-    """Views of two brightnesses, 0.004 apart, against views that are alike: half a unit of score by the usual floor, well over it by the fine one."""
+    """Views of two brightnesses, 0.004 apart, against views that are alike: a little by the usual floor, several times as much by the fine one, of the group and of the least of the blocks."""
     net, gaps = DeoccNet(4, 3, 2, 1), []
     for evidence in (net.evidence, net.fine_evidence):
         scores = []
         for step in (0.0, 0.004):
             x = torch.full((1, 9, 3, 8, 8), 0.1)
             x[:, ::2] += step
-            scores.append(evidence(block_sums(x, torch.ones(1, 9, 8, 8), net.evidence.blocks), x[:, 4])[0][0, 0, 4, 4].item())
-        gaps.append(scores[1] - scores[0])
+            scores.append(evidence(block_sums(x, torch.ones(1, 9, 8, 8), net.evidence.blocks), x[:, 4])[0][0, [0, len(evidence.groups)], 4, 4])
+        gaps.append((scores[1] - scores[0]).tolist())
     variance = 0.004**2 * 5 * 4 / 9 / 8
-    assert gaps == pytest.approx([np.log(1 + variance / floor) / 2 for floor in (2e-5, 2e-6)], abs=0.02) and gaps[1] > 3 * gaps[0]
+    expected = np.array([[np.log(1 + variance / floor) / 2, np.log(1 + variance / floor / 2) / 2] for floor in (2e-5, 2e-6)])  # the least one has the floor twice
+    assert np.allclose(gaps, expected, atol=0.02) and (expected[1] > 3 * expected[0]).all()
