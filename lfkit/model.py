@@ -51,6 +51,12 @@ def mix(disp: torch.Tensor, mixing: torch.Tensor) -> torch.Tensor:
     return reduce(weights * rearrange(around, "b k (h w) -> b k h w", h=disp.shape[-2]), "b k h w -> b h w", "sum")
 
 
+def extremes(disp: torch.Tensor, reach: int) -> torch.Tensor:
+    """The least and the greatest of 'b h w' within `reach` pixels along rows and columns, 'b 2 h w'."""
+    greatest = lambda x: F.max_pool2d(x[:, None], 2 * reach + 1, 1, reach)
+    return torch.cat([-greatest(-disp), greatest(disp)], 1)
+
+
 def jolts(disp: torch.Tensor, share: float) -> torch.Tensor:
     """Smooth random moves like 'b h w', in [-JOLT, JOLT], for about this share of the crops, and 0 for the rest."""
     moves = JOLT * (2 * torch.rand(len(disp), 1, 4, 4, device=disp.device) - 1) * (torch.rand(len(disp), 1, 1, 1, device=disp.device) < share)
@@ -97,8 +103,7 @@ class SecondLook(nn.Module):
     @staticmethod
     def candidates(disp: torch.Tensor) -> torch.Tensor:
         """'b h w' to 'b k h w'."""
-        greatest = lambda x: F.max_pool2d(x[:, None], 2 * REACH + 1, 1, REACH)[:, 0]
-        return torch.stack([disp, -greatest(-disp), greatest(disp)], 1)
+        return torch.cat([disp[:, None], extremes(disp, REACH)], 1)
 
     def forward(self, evidence: list[torch.Tensor], context: torch.Tensor, candidates: torch.Tensor, where: torch.Tensor,
                 spacing: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -172,12 +177,6 @@ class OutlineLook(nn.Module):
         self.read = nn.Conv2d(2 * (evidence + 1) + 6 + context, width, 1)
         self.blocks = nn.Sequential(*(ImageBlock(width) for _ in range(OUTLINE_BLOCKS)), ChannelNorm(width))
         self.head = nn.Conv2d(width, 4, 3, padding=1)
-
-    @staticmethod
-    def candidates(disp: torch.Tensor) -> torch.Tensor:
-        """The least and the greatest of 'b h w' around each pixel, 'b 2 h w'."""
-        greatest = lambda x: F.max_pool2d(x[:, None], 2 * OUTLINE_REACH + 1, 1, OUTLINE_REACH)[:, 0]
-        return torch.stack([-greatest(-disp), greatest(disp)], 1)
 
     def forward(self, evidence: list[torch.Tensor], context: torch.Tensor, disp: torch.Tensor, candidates: torch.Tensor, centre: torch.Tensor,
                 spacing: float) -> torch.Tensor:
@@ -367,7 +366,7 @@ class DeoccNet(nn.Module):
         before = torch.cat([context, features], 1)
         if apart:
             disp, before = disp.detach(), before.detach()
-        candidates = self.outline_look.candidates(disp)
+        candidates = extremes(disp, OUTLINE_REACH)
         evidence = [self.look_apart(x, d, centre) for d in fixed(candidates).unbind(1)]
         estimates.append(self.outline_look(evidence, before, disp, candidates, centre, spacing))
         limit = self.max_disp + spacing
@@ -385,16 +384,16 @@ class DeoccNet(nn.Module):
 
     def look_apart(self, x: torch.Tensor, disp: torch.Tensor, centre: torch.Tensor) -> torch.Tensor:
         """Evidence 'b f h w' at a disparity 'b h w', and how the blocks' mean colours differ from the centre view's."""
-        sums = block_sums(*look_closer(x, disp), self.evidence.blocks)
-        evidence, count = self.fine_evidence(sums, centre)[0], sums[:, :, 3:4]
+        evidence, _, _, sums = self.look(x, disp, centre, self.fine_evidence)
+        count = sums[:, :, 3:4]
         apart = (CONTRAST * (sums[:, :, :3] / count.clamp(min=1) - centre[:, None]) * (count > 0.5)).clamp(-4, 4)
         return torch.cat([evidence, rearrange(apart, "b k c h w -> b (k c) h w")], 1)
 
-    def look(self, x: torch.Tensor, disp: torch.Tensor, centre: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Evidence 'b f h w' at a disparity 'b h w', and what it is of: `look_closer`'s views and reach, and their `block_sums`."""
+    def look(self, x: torch.Tensor, disp: torch.Tensor, centre: torch.Tensor, evidence: ViewEvidence | None = None) -> tuple[torch.Tensor, ...]:
+        """Evidence 'b f h w' at a disparity 'b h w', the network's or another one, and what it is of: `look_closer`'s views and reach, and their `block_sums`."""
         views, reach = look_closer(x, disp)
         sums = block_sums(views, reach, self.evidence.blocks)
-        return self.evidence(sums, centre)[0], views, reach, sums
+        return (evidence or self.evidence)(sums, centre)[0], views, reach, sums
 
     def local_expectation(self, distribution: torch.Tensor) -> torch.Tensor:
         """The expectation over the candidates within one step of the peak, 'b d h w' to 'b h w'."""

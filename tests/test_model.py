@@ -9,7 +9,7 @@ from einops import rearrange
 from lfkit import DeoccNet, compute_bad_pix, get_disp_distribution, get_parameter_number, synthesize, training_loss, weights_init_xavier
 from lfkit.evidence import RIVAL_FEATURES, block_sums
 from lfkit.losses import DistributionCrossEntropy
-from lfkit.model import JOLT, CloserLook, OutlineLook, SecondLook, jolts, mix, revised
+from lfkit.model import JOLT, OUTLINE_REACH, CloserLook, OutlineLook, SecondLook, extremes, jolts, mix, revised
 
 
 @pytest.mark.parametrize("views_num, size, max_disp, step", [(3, (17, 5), 4, 1), (5, (8, 8), 2, 0.5), (9, (1, 9), 4, 1), (7, (10, 13), 1, 1)])
@@ -289,7 +289,7 @@ def test_blocks_find_the_way_from_farther_off(off):
 
 def test_the_last_look_takes_the_least_and_greatest_estimate_around():
     disp = torch.rand(1, 12, 14, generator=torch.Generator().manual_seed(0))
-    found = OutlineLook.candidates(disp)
+    found = extremes(disp, OUTLINE_REACH)
     for y, x in ((0, 0), (5, 6), (11, 13), (3, 12)):
         around = disp[0, max(0, y - 3):y + 4, max(0, x - 3):x + 4]
         assert found[0, :, y, x].tolist() == [around.min().item(), around.max().item()]
@@ -303,7 +303,7 @@ def test_the_last_look_goes_where_its_scores_are_highest(choice, expected):
     torch.nn.init.zeros_(look.head.bias)
     look.head.bias.data[choice], look.head.bias.data[3] = 200, 1.0
     disp = torch.rand(1, 8, 8)
-    candidates = look.candidates(disp)
+    candidates = extremes(disp, OUTLINE_REACH)
     given = look([torch.rand(1, 3, 8, 8)] * 2, torch.rand(1, 2, 8, 8), disp, candidates, torch.rand(1, 3, 8, 8), 0.5)
     wanted = {"own": disp, "least": candidates[:, 0] + 0.15 * 0.5 * 0.2, "greatest": candidates[:, 1] + 0.15 * 0.5 * 0.2}[expected]
     assert torch.allclose(given, wanted, atol=1e-6)
