@@ -162,7 +162,8 @@ class OutlineLook(nn.Module):
     """Decides for each pixel beside an outline on which side of it the pixel lies.
 
     The views are read at the least and the greatest of the estimates around, which by now are precise, and compared with the
-    centre view. An outline is a matter of one pixel, so that all is done at full resolution.
+    centre view. An outline is a matter of one pixel, so that all is done at full resolution. Where both are all but the pixel's own estimate
+    there is no outline, and nothing is changed.
 
     Args:
         evidence, context: numbers of features of the evidence at one disparity, and of the looks before.
@@ -176,7 +177,7 @@ class OutlineLook(nn.Module):
         width = (5 * channels + 3) // 4
         self.read = nn.Conv2d(2 * (evidence + 1) + 6 + context, width, 1)
         self.blocks = nn.Sequential(*(ImageBlock(width) for _ in range(OUTLINE_BLOCKS)), ChannelNorm(width))
-        self.head = nn.Conv2d(width, 4, 3, padding=1)
+        self.head = nn.Conv2d(width, 3, 3, padding=1)
 
     def forward(self, evidence: list[torch.Tensor], context: torch.Tensor, disp: torch.Tensor, candidates: torch.Tensor, centre: torch.Tensor,
                 spacing: float) -> torch.Tensor:
@@ -184,9 +185,9 @@ class OutlineLook(nn.Module):
         beside = ((candidates - disp[:, None]) / spacing).clamp(-4, 4)
         picture = torch.cat([centre, (CONTRAST * (centre - window_mean(centre, 9))).clamp(-4, 4)], 1)
         out = HEAD_GAIN * self.head(self.blocks(F.relu(self.read(torch.cat([*evidence, beside, picture, context], 1))))).float()
-        others = torch.cat([out[:, :1] + self.OWN, out[:, 1:3]], 1).softmax(1)[:, 1:]
-        moved = candidates - disp[:, None] + SCALES[-1] * spacing * out[:, 3:]
-        return disp + reduce(others * moved, "b k h w -> b h w", "sum")
+        others = torch.cat([out[:, :1] + self.OWN, out[:, 1:]], 1).softmax(1)[:, 1:]
+        jump = (2 * beside.abs() - 1).clamp(0, 1)  # none where it is below half the spacing
+        return disp + reduce(others * jump * (candidates - disp[:, None]), "b k h w -> b h w", "sum")
 
 
 class DeoccNet(nn.Module):
