@@ -95,7 +95,7 @@ def test_two_ranks_train_as_one_process(both):
     for name, value in ranks[0]["weights"].items():
         assert torch.equal(value, ranks[1]["weights"][name]), name
     apart = [(value - alone["weights"][name]).flatten() for name, value in ranks[0]["weights"].items()]
-    assert torch.cat(apart).norm() < 5e-3  # rounding, magnified; steps of crops weighted otherwise lie some 0.02 apart
+    assert torch.cat(apart).norm() < 1e-2  # rounding, magnified: 0.005; steps of crops weighted otherwise lie some 0.03 apart
     assert ranks[0]["curves"] == ranks[1]["curves"]
     for name, curve in alone["curves"].items():
         assert ranks[0]["curves"][name] == pytest.approx(curve, rel=0.02), name  # rounding, magnified

@@ -115,7 +115,7 @@ def test_auto_is_exact_for_the_network_and_no_larger_than_needed(small):
     difference = lambda shave: max((a - b).abs().flatten().quantile(0.999) for a, b in zip(overlap_crop_forward(x, small, 1, length, shave), expected))
     # on noise a closer look divides by little, which leaves three digits of a disparity after rounding, and two at a pixel of ten thousand
     assert difference("auto") < 4e-3 and difference(radius) < 4e-3
-    assert difference(radius // 16) > 2e-2
+    assert difference(radius // 24) > 2e-2
 
 
 @pytest.mark.parametrize("net, sentence", [
