@@ -182,12 +182,13 @@ class OutlineLook(nn.Module):
     def forward(self, evidence: list[torch.Tensor], context: torch.Tensor, disp: torch.Tensor, candidates: torch.Tensor, centre: torch.Tensor,
                 spacing: float) -> torch.Tensor:
         """Evidence at both candidates and context 'b f h w', an estimate 'b h w', candidates 'b 2 h w' and the centre view 'b c h w' to a better estimate."""
-        beside = ((candidates - disp[:, None]) / spacing).clamp(-4, 4)
+        gap = candidates - disp[:, None]
+        beside = (gap / spacing).clamp(-4, 4)
         picture = torch.cat([centre, (CONTRAST * (centre - window_mean(centre, 9))).clamp(-4, 4)], 1)
         out = HEAD_GAIN * self.head(self.blocks(F.relu(self.read(torch.cat([*evidence, beside, picture, context], 1))))).float()
         others = torch.cat([out[:, :1] + self.OWN, out[:, 1:]], 1).softmax(1)[:, 1:]
-        jump = (2 * beside.abs() - 1).clamp(0, 1)  # none where it is below half the spacing
-        return disp + reduce(others * jump * (candidates - disp[:, None]), "b k h w -> b h w", "sum")
+        jump = (2 * beside.abs() - 1).clamp(0, 1)  # none where the gap is below half the spacing
+        return disp + reduce(others * jump * gap, "b k h w -> b h w", "sum")
 
 
 class DeoccNet(nn.Module):

@@ -302,11 +302,11 @@ def test_the_last_look_goes_where_its_scores_are_highest(choice, expected):
     torch.nn.init.zeros_(look.head.weight)
     torch.nn.init.zeros_(look.head.bias)
     look.head.bias.data[choice] = 200
-    disp = 4 * (torch.rand(1, 8, 8) > 0.5)
-    candidates = extremes(disp.float(), OUTLINE_REACH)
+    disp = 4.0 * (torch.rand(1, 8, 8) > 0.5)
+    candidates = extremes(disp, OUTLINE_REACH)
     given = look([torch.rand(1, 3, 8, 8)] * 2, torch.rand(1, 2, 8, 8), disp, candidates, torch.rand(1, 3, 8, 8), 0.5)
     wanted = {"own": disp, "least": candidates[:, 0], "greatest": candidates[:, 1]}[expected]
-    assert torch.allclose(given, wanted.float(), atol=1e-6) and candidates[:, 0].ne(candidates[:, 1]).any()
+    assert torch.allclose(given, wanted, atol=1e-6) and candidates[:, 0].ne(candidates[:, 1]).any()
 
 
 @pytest.mark.parametrize("gap, share", [(0.0, 0), (0.2, 0), (0.25, 0), (0.3, 0.2), (0.4, 0.6), (0.5, 1), (3.0, 1)])
