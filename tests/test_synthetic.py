@@ -119,7 +119,7 @@ def seen_behind(scene) -> np.ndarray:
 def test_what_occluders_hide_a_quarter_of_the_views_see():
     """An occluder is told from a thing of the background by how thin it is: behind balls in the occluders' place, 58 % of the pixels are seen by so many."""
     views = np.concatenate([seen_behind(scene)[scene.mask] for scene in (lfkit.synthesize(seed, size=96, occluded=True) for seed in range(12))])
-    assert len(views) > 1000 and (views >= 20).mean() > 0.65
+    assert len(views) > 1000 and (views >= 20).mean() > 0.62
 
 
 @pytest.mark.parametrize("shape", SOLID)
@@ -407,7 +407,8 @@ def test_the_leaves_of_a_bush_grow_in_its_places_on_all_of_its_sheets(monkeypatc
     monkeypatch.setattr(synthetic, "bush_places", lambda canvas: bushes.append(canvas) or [(48.0, 48.0, 24.0)])
     monkeypatch.setattr(synthetic, "leaf_kind", lambda canvas, shades: LeafKind(shades=shades))
     covered, bushes = {}, []
-    for most in synthetic.LEAVES[0], synthetic.LEAVES[-1]:
+    loose, thick = synthetic.LEAVES[0], synthetic.LEAVES[-1]
+    for most in loose, thick:
         monkeypatch.setattr(synthetic, "LEAVES", (most,))
         parts = []
         for seed in range(12):
@@ -415,7 +416,7 @@ def test_the_leaves_of_a_bush_grow_in_its_places_on_all_of_its_sheets(monkeypatc
             inside = (views.y - 48).hypot(views.x - 48) < 24
             parts.append(float(torch.stack([sheet.support for sheet in synthetic._bush(views, 3.0, 3.8)]).amax(0)[inside].mean()))
         covered[most] = np.median(parts)
-    assert covered[30] < 0.85 and covered[90] > 0.9 and len(bushes) == 24, covered
+    assert covered[loose] < 0.85 and covered[thick] > 0.95 and len(bushes) == 24, covered
 
 
 def test_gloss_is_wide_and_a_spot_is_small():
