@@ -69,7 +69,7 @@ def test_without_an_occluder_it_is_the_centre_view():
     assert np.array_equal(image, lf[2, 2]) and (rays == 1).all()
 
 
-@pytest.mark.parametrize("seed", [3, 4, 13, 19, 21])  # their backgrounds are seen nearly everywhere
+@pytest.mark.parametrize("seed", [3, 4, 13, 21, 23])  # their backgrounds are seen nearly everywhere
 def test_a_procedural_scene_with_its_true_disparities(seed):
     """Sub-pixel disparities, soft edges, 8 bits: 1 / 255 rounding alone is 59 dB; bilinear reading of textures costs most of the rest."""
     scene = lfkit.synthesize(seed, size=64, noise=0.0, occluded=True)
