@@ -116,10 +116,12 @@ def seen_behind(scene) -> np.ndarray:
     return seen
 
 
-def test_what_occluders_hide_a_quarter_of_the_views_see():
-    """An occluder is told from a thing of the background by how thin it is: behind balls in the occluders' place, 58 % of the pixels are seen by so many."""
+@pytest.mark.parametrize("bushy, least", [(0, 0.7), (1, 0.45)])
+def test_what_occluders_hide_a_quarter_of_the_views_see(monkeypatch, bushy, least):
+    """An occluder is told from a thing of the background by how thin it is: behind balls in the occluders' place, 62 % of the pixels are seen by so many, behind occluders but bushes 78 %, behind bushes 52 %."""
+    monkeypatch.setattr(synthetic, "BUSHY", bushy)
     views = np.concatenate([seen_behind(scene)[scene.mask] for scene in (lfkit.synthesize(seed, size=96, occluded=True) for seed in range(12))])
-    assert len(views) > 1000 and (views >= 20).mean() > 0.62
+    assert len(views) > 1000 and (views >= 20).mean() > least
 
 
 @pytest.mark.parametrize("shape", SOLID)
