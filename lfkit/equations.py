@@ -1,14 +1,13 @@
 """How far off a disparity is, from how the views that are read at it differ: normal equations, gathered over windows."""
 
 import math
-from functools import reduce as fold
 
 import torch
 import torch.nn.functional as F
 from einops import reduce, repeat
 
 from lfkit.evidence import BLOCK, ROUNDING
-from lfkit.layers import in_full, pooled_mean, unpooled
+from lfkit.layers import in_full, least, pooled_mean, unpooled
 
 GRADIENT_FLOOR = 1e-6  # mean squared change of colour per disparity under which there is nothing to see move: noise of 0.001
 TILT_FLOOR = 0.03      # of a plane's moments, in parts of what a window evenly filled would have
@@ -19,21 +18,13 @@ BLOCK_EDGE = 3  # pixels about a place that shows something else, where it is no
 REACH = 2       # pixels that a slope reads on either side
 
 
-def least(x: torch.Tensor, reach: int) -> torch.Tensor:
-    """The least of 'b k h w' within `reach` pixels along rows and columns; on a CPU minima of slices take a fifth of a pooling's time."""
-    for axis in (-2, -1):
-        padded = F.pad(x, [reach * (axis == side) for side in (-1, -1, -2, -2)], value=torch.inf)
-        x = fold(torch.minimum, (padded.narrow(axis, k, x.shape[axis]) for k in range(2 * reach + 1)))
-    return x
-
-
 def slopes(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Derivatives of '... h w' along rows and columns, of fourth order, a pixel apart; the edge repeated. Differences of slices: on a CPU a convolution of so many single channels takes 25 times as long."""
     def along(axis):
         repeated = [REACH * (axis == side) for side in (-1, -1, -2, -2)]
         padded = F.pad(x.reshape(-1, 1, *x.shape[-2:]), repeated, mode="replicate").reshape(*x.shape[:-2], x.shape[-2] + repeated[2] * 2, x.shape[-1] + repeated[0] * 2)
         at = lambda k: padded.narrow(axis, REACH + k, x.shape[axis])
-        return (8 * (at(1) - at(-1)) - (at(2) - at(-2))) / 12
+        return torch.add(at(1) - at(-1), at(2) - at(-2), alpha=-1 / 8) * (2 / 3)
     return along(-2), along(-1)
 
 
@@ -58,20 +49,20 @@ def normal_equations(views: torch.Tensor, weights: torch.Tensor, near: torch.Ten
     """
     n = math.isqrt(views.shape[1])
     o = n // 2 - torch.arange(n, device=views.device, dtype=views.dtype)
-    u, v = repeat(o, "u -> (u v)", v=n), repeat(o, "v -> (u v)", u=n)
-    moments = torch.stack([torch.ones_like(u), u, v])
-    weights = least(weights, REACH)
-    total = reduce(weights, "b n h w -> b 1 h w", "sum").clamp(min=1e-6)
-    m = torch.einsum("kn,bnhw->bkhw", torch.stack([u, v, u * u, u * v, v * v]), weights) / total
-    mu, mv, uu, uv, vv = m[:, :1], m[:, 1:2], m[:, 2:3], m[:, 3:4], m[:, 4:5]
-    apart = views if near is None else views - near[:, None]
-    weighted = apart * weights[:, :, None]
-    mean, along_u, along_v = (torch.einsum("kn,bnchw->kbchw", moments, weighted) / total).unbind(0)
-    s = reduce(weighted * apart, "b n c h w -> b c h w", "sum") / total - mean * mean
+    weights, moments, values = least(weights, REACH), 0, 0
+    for u, row, some in zip(o, views.split(n, 1), weights.split(n, 1)):  # of views, one at a time: they stay in a processor's cache
+        part = row if near is None else row - near[:, None]
+        say = torch.einsum("kn,bnhw->bkhw", torch.stack([torch.ones_like(o), o, o * o]), some)
+        moments = moments + torch.cat([say, u * say[:, :2], u * u * say[:, :1]], 1)  # of 1, v, v^2, u, u v, u^2
+        each, some = some[:, :, None], some[:, :, None] * part
+        read = torch.einsum("kn,bnchw->kbchw", torch.stack([torch.ones_like(o), o]), some)
+        sums = torch.stack([reduce(x, "b n c h w -> b c h w", "sum") for x in (some * part, *(each * along for along in slopes(row)))])
+        values = values + torch.cat([read, u * read[:1], sums])  # of the values, times v, times u; their squares; slopes along rows and columns
+    total = moments[:, :1].clamp(min=1e-6)
+    _, mv, vv, mu, uv, uu = (moments / total).split(1, 1)
+    mean, along_v, along_u, squares, dy, dx = values / total
+    s = squares - mean * mean
     along_u, along_v = along_u - mu * mean, along_v - mv * mean
-    rows = zip(views.split(n, 1), weights[:, :, None].split(n, 1))  # of views, one at a time: they need little memory and stay in a processor's cache
-    each = [torch.stack([reduce(some * own, "b n c h w -> b c h w", "sum") for own in slopes(row)]) for row, some in rows]
-    dy, dx = sum(each) / total
     a = (uu - mu * mu) * dy * dy + 2 * (uv - mu * mv) * dy * dx + (vv - mv * mv) * dx * dx
     b = -(along_u * dy + along_v * dx)
     over_colours = lambda x: reduce(x, "b c h w -> b 1 h w", "mean")

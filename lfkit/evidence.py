@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from einops import rearrange, reduce
 from torch import nn
 
-from lfkit.layers import in_full, pooled_mean, unpooled, window_mean
+from lfkit.layers import in_full, mean_along, pooled_mean, sum_of_squares, unpooled, window_mean
 
 BLOCK = 3       # views a side of an angular block: the smallest that sees a contrast along rows, columns and diagonals
 VARIANCE_FLOOR = 2e-5  # the variance of a sensor's noise of 0.0045
@@ -62,7 +62,7 @@ def block_groups(side: int) -> torch.Tensor:
 @in_full
 def block_sums(views: torch.Tensor, reach: torch.Tensor, blocks: torch.Tensor) -> torch.Tensor:
     """What `ViewEvidence` takes, from views 'b n c h w' of centred colours, 0 where one doesn't reach, and reach 'b n h w': sums over blocks 'k n' of views."""
-    parts = views, reach[:, :, None].to(views.dtype), reduce(views.square(), "b n c h w -> b n 1 h w", "sum")
+    parts = views, reach[:, :, None].to(views.dtype), sum_of_squares(views.split(1, 2))
     return torch.cat([torch.einsum("kn,bnchw->bkchw", blocks, part) for part in parts], 2)
 
 
@@ -141,7 +141,7 @@ class ViewEvidence(nn.Module):
         total = torch.einsum("gk,bkchw->bgchw", groups, sums)
         values, count, squares = total[:, :, :-2], total[:, :, -2], total[:, :, -1]
         mean = values / count.clamp(min=1e-6)[:, :, None]
-        within = (squares - count * reduce(mean.square(), "b g c h w -> b g h w", "sum")).clamp(min=0)
+        within = (squares - count * sum_of_squares(mean.unbind(2))).clamp(min=0)
         return mean, count, within / (values.shape[2] * (count - 1).clamp(min=1))
 
     def together(self, mean: torch.Tensor, variance: torch.Tensor, valid: torch.Tensor, centre: torch.Tensor) -> tuple:
@@ -152,7 +152,7 @@ class ViewEvidence(nn.Module):
         for _ in range(2):
             like = trust * self.likeness(mean, colour)
             colour = self.weighted(mean, like)
-        unlike = reduce((mean - colour[:, None]).square(), "b g c h w -> b g h w", "mean")
+        unlike = self.unlikeness(mean, colour)
         between = self.weighted(unlike[:, :, None], like)
         inside = self.weighted(variance[:, :, None], like)
         share = reduce(valid * torch.exp(-unlike / (2 * SAME_COLOUR**2)), "b g h w -> b 1 h w", "mean")
@@ -160,9 +160,14 @@ class ViewEvidence(nn.Module):
         return (least, log_score(between, self.floor), share, log_score(apart, self.floor), colour), inside + between
 
     @staticmethod
-    def likeness(colours: torch.Tensor, colour: torch.Tensor, same: float = SAME_COLOUR) -> torch.Tensor:
+    def unlikeness(colours: torch.Tensor, colour: torch.Tensor) -> torch.Tensor:
+        """The mean squared difference of each of 'b g c h w' from one colour 'b c h w': 'b g h w'."""
+        return sum_of_squares(one - other[:, None] for one, other in zip(colours.unbind(2), colour.unbind(1))) / colour.shape[1]
+
+    @classmethod
+    def likeness(cls, colours: torch.Tensor, colour: torch.Tensor, same: float = SAME_COLOUR) -> torch.Tensor:
         """How like one colour 'b c h w' each of 'b g c h w' is: 'b g h w' in [0, 1]."""
-        return torch.exp(-reduce((colours - colour[:, None]).square(), "b g c h w -> b g h w", "mean") / (2 * same**2))
+        return torch.exp(cls.unlikeness(colours, colour) / (-2 * same**2))
 
     @staticmethod
     def weighted(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
@@ -183,10 +188,9 @@ def steep_means(x: torch.Tensor, side: int, rise: float) -> torch.Tensor:
 
     'b d k h w' of cells to the same shape; beyond the last candidate there is the last one, beyond the image nothing.
     """
-    least, d, half = window_mean(x.flatten(0, 1), side).reshape(x.shape), x.shape[1], side // 2
+    least, d, half = window_mean(x, side), x.shape[1], side // 2
     for axis in (-2, -1):
-        around = (1, side) if axis == -2 else (side, 1)  # along the other axis nothing changes
-        across = F.avg_pool2d(x.flatten(0, 1), around, 1, [k // 2 for k in around], count_include_pad=False).reshape(x.shape)
+        across = mean_along(x, -3 - axis, side)  # along the other axis nothing changes
         size = x.shape[axis]
         place = torch.arange(size, device=x.device)
         count = (place + half).clamp(max=size - 1) - (place - half).clamp(min=0) + 1

@@ -10,7 +10,7 @@ from torch import nn
 from lfkit.disparity import MAX_DISP, STEP, disparity_levels, on_levels
 from lfkit.equations import GRADIENT_FLOOR, block_equations, normal_equations, plane_fit, trusted, window_correction
 from lfkit.evidence import LOG_CENTRE, LOG_SCALE, RIVAL_FEATURES, ViewEvidence, block_sums, competition, detail
-from lfkit.layers import ChannelNorm, Hourglass, ImageBlock, LevelBlock, in_full, pointwise, window_mean
+from lfkit.layers import ChannelNorm, Hourglass, ImageBlock, LevelBlock, in_full, least, pointwise, window_mean
 from lfkit.sweep import ViewSweep, look_closer
 
 FINE = 2        # candidates per disparity level: the network looks at step / FINE, and reports at step
@@ -53,8 +53,7 @@ def mix(disp: torch.Tensor, mixing: torch.Tensor) -> torch.Tensor:
 
 def extremes(disp: torch.Tensor, reach: int) -> torch.Tensor:
     """The least and the greatest of 'b h w' within `reach` pixels along rows and columns, 'b 2 h w'."""
-    greatest = lambda x: F.max_pool2d(x[:, None], 2 * reach + 1, 1, reach)
-    return torch.cat([-greatest(-disp), greatest(disp)], 1)
+    return torch.stack([least(disp, reach), -least(-disp, reach)], 1)
 
 
 def jolts(disp: torch.Tensor, share: float) -> torch.Tensor:

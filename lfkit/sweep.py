@@ -133,4 +133,4 @@ def look_closer(x: torch.Tensor, disp: torch.Tensor) -> tuple[torch.Tensor, torc
     reach = rearrange(inside(y, h)[:, :, None] & inside(x0, w)[:, None], "b u v h w -> b (u v) h w")
     grid = torch.stack(torch.broadcast_tensors(((2 * x0 + 1) / w - 1)[:, None], ((2 * y + 1) / h - 1)[:, :, None]), -1)
     views = F.grid_sample(rearrange(x, "b n c h w -> (b n) c h w"), rearrange(grid, "b u v h w k -> (b u v) h w k"), "bicubic", "border", align_corners=False)
-    return rearrange(views, "(b n) c h w -> b n c h w", n=n * n) * reach[:, :, None], reach
+    return rearrange(views, "(b n) c h w -> b n c h w", n=n * n).mul_(reach[:, :, None]), reach
