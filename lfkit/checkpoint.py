@@ -104,6 +104,10 @@ def restore(checkpoint: dict, path: str | Path, model: nn.Module, optimizer=None
         saved = {name: checkpoint["architecture"].get(name) for name in ARCHITECTURE}
         raise ValueError(f"{path}: is of another architecture, {len(differing)} of its tensors differ (first: {differing[0]}); it was trained with "
                          f"{', '.join(f'--{name} {value}' for name, value in saved.items())}: use the same flags, or the version of lfkit that saved it")
+    changed = {name: value for name, value in checkpoint["architecture"].items() if value != getattr(model, name, value)}
+    if optimizer is not None and changed:
+        told = lambda values: ", ".join(f"--{name} {value}" for name, value in values.items())
+        raise ValueError(f"{path}: was trained with {told(changed)}, not {told({name: getattr(model, name) for name in changed})}; use the same flags, or start a new run with --start_from")
     if optimizer is not None and not checkpoint["optimizer_state_dict"]:
         raise ValueError(f"{path}: holds weights without the optimizer's state, so that no run can go on from it; start a new one with --start_from")
     if optimizer is not None and len(optimizer.param_groups) != len(checkpoint["optimizer_state_dict"]["param_groups"]):
@@ -129,8 +133,8 @@ def load_checkpoint(path: str | Path, model: nn.Module, optimizer=None, schedule
         The checkpoint: args (a dict), epoch (the next one to train), and what else was saved.
 
     Raises:
-        FileNotFoundError, ValueError: as `read_checkpoint`; also when the checkpoint is of another architecture or schedule, or lacks the
-            optimizer's state.
+        FileNotFoundError, ValueError: as `read_checkpoint`; also when the checkpoint's tensors are of another architecture, and, to go on with an optimizer, when
+            levels, number of views or schedule are others, or it lacks the optimizer's state.
     """
     checkpoint = read_checkpoint(path)
     restore(checkpoint, path, model, optimizer, scheduler)

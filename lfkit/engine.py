@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from einops import rearrange
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
@@ -123,7 +124,7 @@ class Trainer:
                             batch={"lf": lf, "fg_disp": fg_disp, "bg_disp": bg_disp})
         lr = self.optimizer.param_groups[0]["lr"]
         raise Fault(f"{what} is not finite in epoch {self.epoch}, step {number}, at a rate of {lr:.2e}; the step used {', '.join(names)}. "
-                    f"The state before it is in {path}: look at these crops, lower --lr, or set --clip 1")
+                    f"The state before it is in {path}: look at these crops, set --clip 1, or start a new run at a lower --lr")
 
     def update(self, number: int, crops: list[int], batch: tuple) -> float:
         """One step of optimizer, average and scheduler; gives the norm of the gradient."""
@@ -282,6 +283,7 @@ class Run:
         self.log_path, self.start = distributed.on_first(lambda: self._open(source, checkpoint))
         for message in skipped:
             logger.warning("passed over: %s", message)
+        self._keep(checkpoint)
         try:
             self.dataset, self.fresh = open_training(args, device), True
             together = args.batch_size * args.accumulate * distributed.world()
@@ -321,14 +323,20 @@ class Run:
         setup_logging(log_path, f"{self.args.model_name}_{start}.log")
         return log_path, start
 
-    def _restore(self, checkpoint: dict, source: Path) -> None:
-        restore(checkpoint, source, self.model, self.optimizer, self.scheduler)
-        kept = ("lr",) if "lr_lambdas" in self.scheduler.state_dict() else ("lr", "decay_step", "gamma")  # what the states of optimizer and scheduler bring back
-        for name in kept:
-            saved = checkpoint["args"].get(name, getattr(self.args, name))
+    def _keep(self, checkpoint: dict) -> None:
+        """The arguments that the states of optimizer and scheduler bring back are those of the run that goes on."""
+        by_steps = "lr_lambdas" not in checkpoint.get("scheduler_state_dict", {})
+        for name in ("lr", "decay_unit", "decay_step", "gamma") if by_steps else ("lr", "decay_unit"):
+            saved = checkpoint.get("args", {}).get(name, getattr(self.args, name))
             if saved != getattr(self.args, name):
                 logger.warning("a run that goes on keeps its --%s %s: got %s; start a new one with --start_from for that", name, saved, getattr(self.args, name))
                 setattr(self.args, name, saved)
+
+    def _restore(self, checkpoint: dict, source: Path) -> None:
+        restore(checkpoint, source, self.model, self.optimizer, self.scheduler)
+        if isinstance(self.scheduler, LambdaLR):  # of a cosine the rate depends on --epoch, which may have been raised
+            for group, first, factor in zip(self.optimizer.param_groups, self.scheduler.base_lrs, self.scheduler.lr_lambdas):
+                group["lr"] = first * factor(self.scheduler.last_epoch)
         if checkpoint.get("scaler_state_dict") and self.scaler.is_enabled():
             self.scaler.load_state_dict(checkpoint["scaler_state_dict"])
         if self.average is not None:
@@ -363,9 +371,12 @@ class Run:
 
     def validate(self) -> None:
         """Validates, and keeps the best checkpoint and a numbered one."""
-        model = self.model if self.average is None else self.average.module
+        model, before = self.model if self.average is None else self.average.module, self.tested
         with explained(self.args, training=False):
             self.tested = validation(self.args, self.epoch, model, self.best_mse, self.log_path, self.device)
+        if before and before["scenes"].keys() != self.tested["scenes"].keys():
+            logger.warning("other scenes are validated than before, %s: the best score starts anew with them", ", ".join(sorted(self.tested["scenes"])))
+            self.tested |= {"best_mse": self.tested["mse"], "is_best": True}
         self.best_mse = self.tested["best_mse"]
         self.finished = self.epoch >= self.args.epoch
         best = ["model_best.pkl"] if self.tested["is_best"] else []  # before the numbered one, so that a kill in between can't lose it

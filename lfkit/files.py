@@ -147,11 +147,13 @@ def read_image(path: Path) -> np.ndarray:
     except Exception as error:  # every image plugin raises its own kind for a damaged file
         raise ValueError(f"{path}: not a readable picture ({error}); copy it again") from error
     if image.dtype == np.uint16:
-        image = (image // 257).astype(np.uint8)
+        image = ((image + np.uint32(128)) // 257).astype(np.uint8)
     if image.dtype == bool:
         image = image.astype(np.uint8) * 255
     if image.ndim == 3 and image.shape[2] == 4 and path.suffix.lower() != ".png" and iio.immeta(path, plugin="pillow").get("mode") == "CMYK":
         raise ValueError(f"{path}: is in the printing colours CMYK, expected RGB or grey; save it as RGB")
+    if image.ndim not in (2, 3) or image.ndim == 3 and image.shape[2] > 4:
+        raise ValueError(f"{path}: holds {' x '.join(map(str, image.shape))} values, expected one picture, 'h w' or 'h w c' of up to 4 channels; save each of its pages as a file")
     if image.dtype != np.uint8:
         raise ValueError(f"{path}: pixels are {image.dtype}, expected 1, 8 or 16 bits a channel; save it as a PNG of 8 bits")
     if image.ndim == 2:

@@ -3,6 +3,7 @@
 import configparser
 import math
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,9 @@ COARSE = 8   # pixels that are averaged before views are compared: more than a d
 CAMERA = {"intrinsics": ("focal_length_mm", "image_resolution_x_px", "image_resolution_y_px", "sensor_size_mm"),
           "extrinsics": ("num_cams_x", "num_cams_y", "baseline_mm", "focus_distance_m")}
 
+TRUTH_FILES = {"bg_disp": ("bg_disp.npy", "bg_disp.pfm", "gt_disp_lowres.pfm"), "fg_disp": ("fg_disp.npy", "fg_disp.pfm", "fg_disp_lowres.pfm"), "mask": ("mask.png", "mask.npy")}
+ACROSS, DOWN = re.compile(r"(x|col|column)[-_ ]*$", re.I), re.compile(r"(y|row)[-_ ]*$", re.I)  # before a number in a name: a column, a row
+
 
 # folders of views
 
@@ -28,11 +32,11 @@ def read_folder(folder: Path) -> dict[str, np.ndarray | None]:
     """The views of a folder, with whatever truth lies beside them: an HCI folder, INRIA's, or any folder of views.
 
     Args:
-        folder: pictures in row-major order, or with row and column in their names; views are taken as they come, 8 bits a channel.
+        folder: pictures in row-major order, or with row and column in their names, in this order unless x and y, or col and row, stand before the numbers; views are taken as they come, 8 bits a channel.
 
     Returns:
-        lf, bg_disp, fg_disp, mask and gt_data, as `Scene` takes them; None where there is no file. The first of these is the background's
-        disparity: bg_disp.npy, gt_disp_lowres.pfm, INRIA's disparity_<row>_<column>.npy of the centre view, gt_depth_lowres.pfm with its camera.
+        lf, bg_disp, fg_disp, mask and gt_data, as `Scene` takes them; None where there is no file (TRUTH_FILES, of which the first counts). The first of these is the background's
+        disparity: bg_disp.npy, bg_disp.pfm, gt_disp_lowres.pfm, INRIA's disparity_<row>_<column>.npy of the centre view, gt_depth_lowres.pfm with its camera.
         HCI's highres maps are ten times as large as the views, and are left alone.
 
     Raises:
@@ -48,14 +52,14 @@ def read_folder(folder: Path) -> dict[str, np.ndarray | None]:
     files = view_files(folder, camera)
     lf = _read_view_files(files)
     centre = lf.shape[0] ** 2 // 2
-    bg_disp = _optional(folder, "bg_disp.npy", "gt_disp_lowres.pfm")
+    bg_disp = _optional(folder, *TRUTH_FILES["bg_disp"])
     if bg_disp is None:
         bg_disp = _inria_disp(folder, files[centre])
     if bg_disp is None and (folder / "gt_depth_lowres.pfm").exists():
         bg_disp = _disp_of_depth(folder / "gt_depth_lowres.pfm", camera, lf.shape[2:4])
-    mask = _optional(folder, "mask.png")
-    return {"lf": lf, "bg_disp": bg_disp, "fg_disp": _optional(folder, "fg_disp.npy", "fg_disp_lowres.pfm"),
-            "mask": None if mask is None else mask[..., 0], "gt_data": _optional(folder, f"clean_Cam{centre:03d}.png")}
+    mask = _optional(folder, *TRUTH_FILES["mask"])
+    return {"lf": lf, "bg_disp": bg_disp, "fg_disp": _optional(folder, *TRUTH_FILES["fg_disp"]),
+            "mask": mask[..., 0] if mask is not None and mask.ndim == 3 else mask, "gt_data": _optional(folder, f"clean_Cam{centre:03d}.png")}
 
 
 def view_pictures(folder: Path) -> list[Path]:
@@ -69,19 +73,25 @@ def view_files(folder: Path, camera: dict | None = None) -> list[Path]:
 
     Raises:
         FileNotFoundError: when there are none.
-        ValueError: when they do not fill an odd square grid (the camera's, where it tells one); the sentence names those that are missing.
+        ValueError: when some names have more numbers than others, or they do not fill an odd square grid (the camera's, where it tells one); the sentence names those that are missing.
     """
     files = sorted(folder.glob("input_Cam*.png")) or view_pictures(folder)
     if not files:
         raise FileNotFoundError(f"{folder}: no views in it; a scene is a folder of pictures (input_Cam000.png ...), one picture of all views, or an .npy file")
     numbers = [_numbers(f) for f in files]
     places, telling = None, []
-    if all(numbers) and len({len(n) for n in numbers}) == 1:
+    usual, _ = Counter(map(len, numbers)).most_common(1)[0]
+    if odd := [file for file, n in zip(files, numbers) if len(n) != usual]:
+        other = next(file for file, n in zip(files, numbers) if len(n) == usual)
+        raise ValueError(f"{folder}: the numbers in {odd[0].name} are not as many as in {other.name}, which leaves the order of the views open; name all alike, or take it away if it is no view")
+    if usual:
         files, numbers = zip(*sorted(zip(files, numbers), key=lambda pair: pair[1]))
         telling = [k for k, values in enumerate(zip(*numbers)) if len(set(values)) > 1]
         in_rows = len(telling) > 1 and len({n[telling[0]] for n in numbers}) < len(files)
         telling = telling[:2] if in_rows else telling[:1]
-        places = [tuple(n[k] for k in telling) for n in numbers]
+        if in_rows and all(sign.search(re.split(r"\d+", files[0].stem)[k]) for sign, k in zip((ACROSS, DOWN), telling)):
+            telling.reverse()
+        places, files = zip(*sorted((tuple(n[k] for k in telling), file) for n, file in zip(numbers, files)))
     side = int(max(camera["extrinsics"][f"num_cams_{axis}"] for axis in "xy")) if camera else 0
     _check_grid(folder, list(files), places, telling, side)
     return list(files)

@@ -8,7 +8,7 @@ import imageio.v3 as iio
 import numpy as np
 
 from lfkit.files import IMAGE_SUFFIXES, as_byte, as_float, check_kind, existing, read_array, read_image, read_pfm, write_array, write_pfm
-from lfkit.formats import read_folder, read_picture, view_pictures
+from lfkit.formats import TRUTH_FILES, read_folder, read_picture, view_pictures
 
 __all__ = ["IMAGE_SUFFIXES", "RANGE_SLACK", "SCENE_LISTS", "Scene", "as_byte", "as_float", "check_image", "check_views", "find_scenes", "is_scene", "load_scene",
            "read_array", "read_image", "read_pfm", "read_scene_list", "save_scene", "training_scenes", "write_pfm", "write_synthetic"]
@@ -51,6 +51,8 @@ class Scene:
             mask = np.asarray(self.mask)
             if mask.shape != size:
                 raise ValueError(f"{self.name}: mask has shape {mask.shape}, the views are {size}; give one 'h w' map of the views' size")
+            if np.isnan(mask).any():
+                raise ValueError(f"{self.name}: mask has {int(np.isnan(mask).sum())} NaN pixels of {mask.size}; fill them before saving")
             self.mask = mask >= (0.5 if mask.max(initial=0) <= 1 else 128)
         if self.two_layers and (behind := float((self.fg_disp < self.bg_disp - BEHIND).mean())) > BEHIND_SHARE:
             raise ValueError(f"{self.name}: fg_disp, of the first surface, lies behind bg_disp in {100 * behind:.0f} % of the pixels; exchange the two, or turn the sign of both")
@@ -78,7 +80,7 @@ class Scene:
         """The scene with the middle views_num x views_num of its views."""
         if views_num % 2 == 0 or not 1 <= views_num <= self.views_num:
             raise ValueError(f"{self.name}: has {self.views_num} x {self.views_num} views; the middle {views_num} x {views_num} were "
-                             f"asked for: use --views_num {self.views_num} or a smaller odd number, or weights that were trained so")
+                             f"asked for: use --views_num {self.views_num} or a smaller odd number in training, and then the weights that were trained so")
         start = (self.views_num - views_num) // 2
         chosen = slice(start, start + views_num)
         return Scene(self.name, self.lf[chosen, chosen], self.bg_disp, self.fg_disp, self.mask, self.gt_data)
@@ -99,7 +101,7 @@ def check_image(image: np.ndarray, where: str) -> None:
 def check_views(lf: np.ndarray, where: str) -> None:
     """ValueError unless lf is a light field 'u v h w c' with an odd square grid of views."""
     if lf.ndim != 5 or lf.shape[-1] != 3:
-        raise ValueError(f"{where}: a light field is 'u v h w c' with c = 3, got shape {lf.shape}; reorder the axes before saving")
+        raise ValueError(f"{where}: a light field is 'u v h w c' with c = 3, got shape {lf.shape}; reorder or reshape the axes, repeat grey, and leave out alpha before saving")
     u, v = lf.shape[:2]
     if u != v or u % 2 == 0 or u < 3:
         raise ValueError(f"{where}: the grid of views must be square and odd, at least 3 x 3, got {u} x {v}; leave out the outer ones")
@@ -187,7 +189,7 @@ def save_scene(scene: Scene, root: str | Path, layout: str = "note") -> Path:
         files = {path / f"input_Cam{n:03d}.png": as_byte(view) for n, view in enumerate(views)}
         files |= {path / "gt_disp_lowres.pfm": scene.bg_disp, path / "bg_disp.npy": scene.bg_disp, path / "fg_disp.npy": scene.fg_disp,
                   path / "mask.png": None if scene.mask is None else scene.mask * np.uint8(255), path / f"clean_Cam{len(views) // 2:03d}.png": byte(scene.gt_data)}
-        others = [*path.glob("input_Cam*.png"), *path.glob("clean_Cam*.png")]
+        others = [*path.glob("input_Cam*.png"), *path.glob("clean_Cam*.png"), *(path / name for part, names in TRUTH_FILES.items() if getattr(scene, part) is None for name in names)]
     else:
         raise ValueError(f"layout must be 'note', 'hci' or 'npy': got {layout!r}")
     if left := [file for file in (*files, *others) if files.get(file) is None and file.exists()]:

@@ -45,7 +45,7 @@ def read_mask(path: Path) -> torch.Tensor:
     if min(image.shape[:2]) < SMALLEST_MASK:
         raise ValueError(f"{path}: {image.shape[0]} x {image.shape[1]} pixels; an alpha image needs at least "
                          f"{SMALLEST_MASK} a side: use a larger one or leave it out")
-    full = np.iinfo(image.dtype).max
+    full = np.iinfo(image.dtype).max if image.max() > 1 else 1  # an array of 0 and 1, as of booleans
     channels = image.reshape(*image.shape[:2], -1)
     alpha = channels.shape[-1] in (2, 4) and (channels[..., -1] < full).any()
     colours = channels[..., :-1] if channels.shape[-1] in (2, 4) else channels

@@ -1,4 +1,4 @@
-"""Runs the notebooks in order into runs/demo, or with --store in place; stops at the first cell that fails."""
+"""Runs the notebooks in order into runs/demo, whose earlier contents it deletes, or with --store in place; stops at the first cell that fails."""
 
 import argparse
 import os
@@ -39,7 +39,7 @@ def main() -> int:
     parser.add_argument("--store", action="store_true", help="keep the outputs in notebooks/ instead")
     parser.add_argument("--profile", default=os.environ.get("LFKIT_PROFILE", "small"), choices=("ci", "small", "full"))
     args = parser.parse_args()
-    run_dir = ROOT / "runs" / ("notebooks" if args.store else "demo")
+    run_dir = ROOT / "runs" / "demo"
     shutil.rmtree(run_dir, ignore_errors=True)
     run_dir.mkdir(parents=True)
     os.environ.update(LFKIT_RUN_DIR=os.path.relpath(run_dir, ROOT / "notebooks"), LFKIT_PROFILE=args.profile)

@@ -45,7 +45,7 @@ def test_a_loss_that_is_no_number_stops_in_its_step_and_names_its_crops(args, tm
     sentence = r"the loss is not finite in epoch 0, step (\d), at a rate of 1.00e-03; the step used synthetic_000002 \[\d"
     with pytest.raises(Fault, match=sentence) as caught:
         epoch(args, parts, dataset=dataset, log_path=tmp_path)
-    assert dataset.describe(2) in str(caught.value) and "lower --lr, or set --clip 1" in str(caught.value)
+    assert dataset.describe(2) in str(caught.value) and "set --clip 1, or start a new run at a lower --lr" in str(caught.value)
     file, = tmp_path.glob("nonfinite_epoch0_step*.pkl")
     state = read_checkpoint(file)
     assert len(steps) == int(file.stem[-1]) and torch.isfinite(weights_of(parts[0])).all()
