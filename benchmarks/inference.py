@@ -176,18 +176,13 @@ def report(args: argparse.Namespace, rows: dict, apart: dict, others: dict, budg
             continue
         useful = args.size**2 / row["computed"]
         print(f"| ({way}) {WAYS[way]} | {row['crops']} of {row['crop'][0]} x {row['crop'][1]} | {100 * useful:.0f} | {speed(row, args.size):.4f} "
-              f"| {speed(row, args.size) / speed(limit, args.size) / useful:.2f} | {limit_ratio(row, rows['b']):.2f} | {row['peak']:.0f} "
+              f"| {speed(row, args.size) / speed(limit, args.size) / useful:.2f} | {rows['b']['seconds'] / row['seconds']:.2f} | {row['peak']:.0f} "
               f"| {100 * row['peak'] / limit['peak']:.0f} | {apart[way][0]:.1e} | {apart[way][1]:.3f} |")
     print("\n| (d) on a side of | calls | useful pixels (%) | seconds | MP / s | computed MP / s | peak memory (MiB) |")
     print("|---|---|---|---|---|---|---|")
     for size, row in others.items():
         print(f"| {size} | {row['crops']} | {100 * size**2 / row['computed']:.0f} | {row['seconds']:.1f} | {speed(row, size):.4f} "
               f"| {row['computed'] / row['seconds'] / 1e6:.4f} | {row['peak']:.0f} |")
-
-
-def limit_ratio(row: dict, other: dict) -> float:
-    """How many times faster than another way."""
-    return other["seconds"] / row["seconds"]
 
 
 if __name__ == "__main__":

@@ -26,10 +26,9 @@ def write_scenes(root: Path, scenes: int, size: int) -> None:
     for k in range(scenes):
         small = lfkit.synthesize(k, size=128, noise=0.01)
         times = -(-size // 128)
-        tile = lambda m, axes: np.tile(m, axes)[..., :size, :size] if m.ndim == 2 else np.tile(m, axes)
         lf = np.tile(small.lf, (1, 1, times, times, 1))[:, :, :size, :size]
-        scene = lfkit.Scene(small.name, lf, tile(small.bg_disp, (times, times)), tile(small.fg_disp, (times, times)),
-                            tile(small.mask, (times, times)), lf[4, 4])
+        maps = (np.tile(m, (times, times))[:size, :size] for m in (small.bg_disp, small.fg_disp, small.mask))
+        scene = lfkit.Scene(small.name, lf, *maps, lf[4, 4])
         lfkit.save_scene(scene, root / "uint8")
         (root / "float32").mkdir(exist_ok=True)
         np.save(root / "float32" / f"{scene.name}.npy", lf.astype(np.float32) / 255)
@@ -47,26 +46,21 @@ def make_way(way: str, root: Path, patch: int):
         y, x = rng.integers(0, size - patch + 1, 2)
         return names[rng.integers(len(names))], (slice(y, y + patch), slice(x, x + patch))
     if way == "a":
-        def load():
-            name, at = place()
-            return np.ascontiguousarray(np.load(root / "float32" / f"{name}.npy")[(slice(None), slice(None), *at)])
+        load = lambda name, at: np.ascontiguousarray(np.load(root / "float32" / f"{name}.npy")[(slice(None), slice(None), *at)])
     elif way == "b":
-        def load():
-            name, at = place()
-            return np.stack([iio.imread(root / "png" / name / f"input_Cam{n:03d}.png")[at] for n in range(81)]).astype(np.float32) / 255
+        load = lambda name, at: np.stack([iio.imread(root / "png" / name / f"input_Cam{n:03d}.png")[at] for n in range(81)]).astype(np.float32) / 255
     elif way in ("c", "c8"):
         import lfkit
         args = lfkit.get_parser(["--data_dir", str(root / "uint8"), "--patch_size", str(patch)])
         dataset = lfkit.DatasetLF(args, augment=False, as_bytes=way == "c8")
-        def load():
+        def load_item():
             dataset.set_epoch(dataset.epoch + 1)
             return dataset[int(rng.integers(len(dataset)))][0]
+        return load_item
     else:
         scenes = {name: np.load(root / "uint8" / "LFs" / f"{name}.npy", mmap_mode="r") for name in names}
-        def load():
-            name, at = place()
-            return np.array(scenes[name][(slice(None), slice(None), *at)])
-    return load
+        load = lambda name, at: np.array(scenes[name][(slice(None), slice(None), *at)])
+    return lambda: load(*place())
 
 
 def measure(way: str, root: Path, patch: int, seconds: float) -> None:

@@ -9,7 +9,7 @@ import argparse
 import resource
 import subprocess
 import sys
-import time
+import timeit
 from pathlib import Path
 
 import torch
@@ -29,12 +29,7 @@ def build(name: str) -> torch.nn.Module:
 def smallest(function, repeats: int) -> float:
     """The least seconds that a call took, after one to warm up."""
     function()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return min(times)
+    return min(timeit.repeat(function, number=1, repeat=repeats))
 
 
 def measure(name: str, repeats: int) -> None:

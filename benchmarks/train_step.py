@@ -43,22 +43,16 @@ ROWS = {
 }
 
 
-class Crops(torch.utils.data.Dataset):
+class Crops(list):
     """Procedural crops that are rendered once, enough for a turn."""
 
     def __init__(self, args: argparse.Namespace, count: int):
         dataset = lfkit.dataset.SyntheticLF(args, augment=False)
-        self.items = [dataset[k] for k in range(count)]
+        super().__init__(dataset[k] for k in range(count))
         self.describe = dataset.describe
 
     def set_epoch(self, epoch: int) -> None:
         """Nothing but their order changes from turn to turn."""
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> tuple:
-        return self.items[index]
 
 
 class Row:
@@ -96,7 +90,7 @@ class Row:
         """The mean loss over the crops, in float32."""
         model, losses = self.average.module if self.average else self.model, []
         with torch.no_grad():
-            for lf, _, _, fg_disp, bg_disp in (tuple(part[None].to(self.device) for part in item) for item in self.dataset.items):
+            for lf, _, _, fg_disp, bg_disp in (tuple(part[None].to(self.device) for part in item) for item in self.dataset):
                 outputs = model(rearrange(lf, "b u v h w c -> b (u v) c h w"))
                 losses.append(lfkit.training_loss(outputs, fg_disp, bg_disp, nn.L1Loss(), CRITERIA["ce"](), WEIGHTS, self.args.max_disp,
                                                   self.args.step)[1]["loss"])

@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -35,20 +35,14 @@ logger = logging.getLogger("lfkit")
 
 
 def train(args: argparse.Namespace) -> None:
-    """Trains, or goes on with a run, alone or as one of torchrun's ranks."""
+    """Trains, or goes on with a run, alone or as one of torchrun's ranks; draws each epoch in visdom where that is asked for, on one rank."""
     check_arguments(args)
-    with distributed.group(args.device) as device:
-        draw_epochs(args, fit(args, choose_device(device)))
-
-
-def draw_epochs(args: argparse.Namespace, reports: Iterator[dict]) -> None:
-    """Goes through the reports of a run, and draws each in visdom where that is asked for; one rank does."""
     board = None
-    for report in reports:
-        if args.if_visdom and distributed.rank() == 0:
-            name = report["log_path"].name
-            board = board or Dashboard(name, args.visdom_server, args.visdom_port, report["log_path"] / "visdom.log")
-            draw_report(board, report)
+    with distributed.group(args.device) as device:
+        for report in fit(args, choose_device(device)):
+            if args.if_visdom and distributed.rank() == 0:
+                board = board or Dashboard(report["log_path"].name, args.visdom_server, args.visdom_port, report["log_path"] / "visdom.log")
+                draw_report(board, report)
 
 
 def expand_scenes(paths: Sequence[str]) -> list[Path]:
@@ -138,16 +132,6 @@ def predict(args: argparse.Namespace) -> None:
           f"in {out}: {', '.join(sorted(p.name for p in out.iterdir() if p.name.startswith(scene.name + '_')))}")
 
 
-def report(args: argparse.Namespace) -> None:
-    """Writes one HTML page of a run."""
-    print(write_report(args.run, args.out))
-
-
-def dashboard(args: argparse.Namespace) -> None:
-    """Serves the dashboard."""
-    run_dashboard(args.port, args.env_path, args.log_dir)
-
-
 def convert(args: argparse.Namespace) -> None:
     """Writes a scene anew, as one .npy file, in the note's layout or as an HCI folder."""
     src, dst = Path(args.src), Path(args.dst)
@@ -178,7 +162,9 @@ def synth(args: argparse.Namespace) -> None:
     print(f"{len(names)} scenes in {args.out}{f', beside {others} that were there, which stay in the lists that name them' if others else ''}; train on them with `python -m lfkit train --data_dir {args.out}`")
 
 
-COMMANDS = {"train": train, "validate": validate, "predict": predict, "export-hci": export_hci, "report": report, "dashboard": dashboard, "convert": convert, "synth": synth}
+COMMANDS = {"train": train, "validate": validate, "predict": predict, "export-hci": export_hci,
+            "report": lambda args: print(write_report(args.run, args.out)), "dashboard": lambda args: run_dashboard(args.port, args.env_path, args.log_dir),
+            "convert": convert, "synth": synth}
 
 
 def add_picture_arguments(command: argparse.ArgumentParser) -> None:

@@ -28,8 +28,15 @@ def _shortest(size: int, gaps: int, shave: int, mod: int) -> int:
     return lengths[bisect_left(lengths, True, key=lambda n: gaps * ((n - 2 * shave) // mod) >= _ceil_div(size - n, mod))]
 
 
-def _cut(size: int, gaps: int, shave: int, mod: int) -> list[tuple[int, int, int, int]]:
-    """An axis as gaps + 1 crops, evenly spread."""
+def cut_axis(size: int, gaps: int, shave: int, mod: int) -> list[tuple[int, int, int, int]]:
+    """How one axis is cut into gaps + 1 crops: for each (start, stop, keep_from, keep_to), in pixels of the whole.
+
+    Starts are multiples of mod and evenly spread; crops are as short as their number allows; what is kept of each lies at least shave
+    pixels inside it, except at the ends of the axis, where the crop ends with the axis.
+
+    >>> cut_axis(10, 1, 1, 2)
+    [(0, 6, 0, 5), (4, 10, 5, 10)]
+    """
     length = _shortest(size, gaps, shave, mod)
     units = _ceil_div(size - length, mod)
     starts = [mod * (k * units // gaps) for k in range(gaps + 1)] if gaps else [0]
@@ -38,7 +45,7 @@ def _cut(size: int, gaps: int, shave: int, mod: int) -> list[tuple[int, int, int
     return list(zip(starts, stops, cuts, cuts[1:]))
 
 
-def _fewest_gaps(size: int, max_length: int, shave: int, mod: int) -> int:
+def fewest_gaps(size: int, max_length: int, shave: int, mod: int) -> int:
     """How many crops less one an axis needs; ValueError where no number does."""
     if size <= max_length:
         return 0
@@ -49,24 +56,9 @@ def _fewest_gaps(size: int, max_length: int, shave: int, mod: int) -> int:
     return _ceil_div(_ceil_div(size - max_length, mod) * mod, stride)
 
 
-def crop_axis(size: int, max_length: int, shave: int, mod: int) -> list[tuple[int, int, int, int]]:
-    """How one axis is cut into the fewest crops: for each (start, stop, keep_from, keep_to), in pixels of the whole.
-
-    Starts are multiples of mod and evenly spread; crops are as short as their number allows; what is kept of each lies at least shave
-    pixels inside it, except at the ends of the axis, where the crop ends with the axis.
-
-    Raises:
-        ValueError: when no such crops exist.
-
-    >>> crop_axis(10, 6, 1, 2)
-    [(0, 6, 0, 5), (4, 10, 5, 10)]
-    """
-    return _cut(size, _fewest_gaps(size, max_length, shave, mod), shave, mod)
-
-
 def _choices(size: int, max_length: int, shave: int, mod: int) -> list[tuple[int, int]]:
     """(length of a crop, gaps), from the longest allowed to the shortest possible."""
-    shortest, gaps = 2 * shave + mod, _fewest_gaps(size, max_length, shave, mod)
+    shortest, gaps = 2 * shave + mod, fewest_gaps(size, max_length, shave, mod)
     choices = [(_shortest(size, gaps, shave, mod), gaps)]
     while choices[-1][0] > shortest:
         gaps += 1
@@ -92,7 +84,7 @@ def plan_crops(size: tuple[int, int], max_length: int, shave: int, mod: int, are
             grid = height * (gaps + 1) * width * (more + 1), height + width, gaps, more  # of equals the squarest
             best = min(best or grid, grid)
     gaps = best[2:] if best else (heights[-1][1], widths[-1][1])
-    rows, cols = (_cut(extent, g, shave, mod) for extent, g in zip(size, gaps))
+    rows, cols = (cut_axis(extent, g, shave, mod) for extent, g in zip(size, gaps))
     return [Crop(row, col) for row in rows for col in cols]
 
 

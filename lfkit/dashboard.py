@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partialmethod
 from pathlib import Path
 
 import matplotlib
@@ -48,9 +49,9 @@ class Dashboard:
         self.vis = Visdom(env=self.env, offline=True, log_to_filename=str(self.recording), use_incoming_socket=False)
         past, self.history = self.history, []
         for kind, options in past:
-            self._draw(kind, options)
+            self._draw(kind, **options)
 
-    def _draw(self, kind: str, options: dict) -> None:
+    def _draw(self, kind: str, **options) -> None:
         known = any(past["win"] == options["win"] for _, past in self.history)
         if kind == "image":  # the newest takes the place of those before
             self.history = [past for past in self.history if past[1]["win"] != options["win"]]
@@ -62,13 +63,7 @@ class Dashboard:
         except Exception as error:  # as above
             self._record(error)
 
-    def line(self, **options) -> None:
-        """As Visdom.line."""
-        self._draw("line", options)
-
-    def image(self, **options) -> None:
-        """As Visdom.image."""
-        self._draw("image", options)
+    line, image = partialmethod(_draw, "line"), partialmethod(_draw, "image")  # as Visdom's
 
     def save(self) -> None:
         """Lets the server write the run's windows to its disk, so that they outlive it; a recording is on the disk already."""

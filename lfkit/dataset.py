@@ -107,8 +107,7 @@ class DatasetLF(Dataset):
             item = lf, gt_data, mask, fg_disp, bg_disp
         if self.augment:
             item = augment_colour(augment_geometry(item, rng), rng)
-        lf, gt_data, mask, fg_disp, bg_disp = (torch.from_numpy(np.ascontiguousarray(part)) for part in item)
-        return lf, gt_data, mask, fg_disp, bg_disp
+        return tuple(torch.from_numpy(np.ascontiguousarray(part)) for part in item)
 
     def describe(self, index: int) -> str:
         """The scene of an item and the rows and columns that it was cut from, such as "fence [12:76, 40:104]"."""

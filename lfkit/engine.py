@@ -443,6 +443,4 @@ def fit(args: Namespace, device: torch.device | None = None) -> Iterator[dict]:
             logger.error("ended in epoch %d: %s; %s", run.epoch, str(error) or type(error).__name__,
                          f"{left} holds the last whole checkpoint, go on with --resume auto" if left.is_dir() and any(left.iterdir()) else "nothing had been saved yet")
             raise
-        report = {"epoch": run.epoch, "train": trained, "validation": run.tested, "curves": run.curves, "best_mse": run.best_mse,
-                  "log_path": run.log_path}
-        yield report
+        yield {"epoch": run.epoch, "train": trained, "validation": run.tested, "curves": run.curves, "best_mse": run.best_mse, "log_path": run.log_path}

@@ -189,24 +189,21 @@ def steep_means(x: torch.Tensor, side: int, rise: float) -> torch.Tensor:
     'b d k h w' of cells to the same shape; beyond the last candidate there is the last one, beyond the image nothing.
     """
     least, d, half = window_mean(x, side), x.shape[1], side // 2
+    levels = torch.arange(d, device=x.device)
     for axis in (-2, -1):
         across = mean_along(x, -3 - axis, side)  # along the other axis nothing changes
+        padded = F.pad(across, [half * (axis == end) for end in (-1, -1, -2, -2)])
         size = x.shape[axis]
         place = torch.arange(size, device=x.device)
         count = (place + half).clamp(max=size - 1) - (place - half).clamp(min=0) + 1
         for slant in (rise, -rise, rise / 2, -rise / 2):
             total = torch.zeros_like(x)
             for k in range(-half, half + 1):
-                start, stop = max(0, -k), min(size, size - k)  # cells that have a neighbour k further on
-                if start >= stop:
-                    continue
-                low = math.floor(slant * k)
-                levels = torch.arange(d, device=x.device) + low
-                beside = across.narrow(axis, start + k, stop - start)
-                moved = beside[:, levels.clamp(0, d - 1)]
+                low, beside = math.floor(slant * k), padded.narrow(axis, half + k, size)
+                moved = beside[:, (levels + low).clamp(0, d - 1)]
                 if slant * k > low:
-                    moved = moved + (slant * k - low) * (beside[:, (levels + 1).clamp(0, d - 1)] - moved)
-                total.narrow(axis, start, stop - start).add_(moved)
+                    moved = moved + (slant * k - low) * (beside[:, (levels + low + 1).clamp(0, d - 1)] - moved)
+                total.add_(moved)
             least = torch.minimum(least, total / count.reshape(-1, *[1] * (-1 - axis)))
     return least
 

@@ -138,14 +138,17 @@ def read_array(path: Path) -> np.ndarray:
     return array
 
 
-def read_image(path: Path) -> np.ndarray:
-    """A picture of 1, 8 or 16 bits as uint8 'h w c', grey repeated and alpha dropped; ValueError when it is cut short, or of printing colours."""
+def read_pixels(path: Path) -> np.ndarray:
+    """A picture's pixels as they are stored; ValueError when it is cut short."""
     try:
-        image = iio.imread(existing(path))
-    except FileNotFoundError:
-        raise
+        return iio.imread(path)
     except Exception as error:  # every image plugin raises its own kind for a damaged file
         raise ValueError(f"{path}: not a readable picture ({error}); copy it again") from error
+
+
+def read_image(path: Path) -> np.ndarray:
+    """A picture of 1, 8 or 16 bits as uint8 'h w c', grey repeated and alpha dropped; ValueError when it is cut short, or of printing colours."""
+    image = read_pixels(existing(path))
     if image.dtype == np.uint16:
         image = ((image + np.uint32(128)) // 257).astype(np.uint8)
     if image.dtype == bool:

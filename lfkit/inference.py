@@ -1,9 +1,7 @@
 """A whole scene through a network that is run on crops."""
 
-import gc
 import logging
 import math
-import traceback
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -19,6 +17,7 @@ from tqdm.auto import tqdm
 
 from lfkit.augment import rotate, transpose
 from lfkit.crops import Crop, halve, plan_crops
+from lfkit.faults import release
 from lfkit.lightfield import as_float, check_image
 from lfkit.memory import PeakBytes, free_memory, is_out_of_memory, kept_pages
 from lfkit.nested import map_nested, tensors_of
@@ -182,10 +181,7 @@ class _Runner:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            traceback.clear_frames(error.__traceback__)  # they keep the tensors alive
-        if self.scene.device.type == "cuda":
-            gc.collect()
-            torch.cuda.empty_cache()
+            release(error)
         if not self.halved:
             logger.warning("out of memory on %s with %d crop(s) of %d x %d pixels: going on with half of it", self.scene.device, len(crops),
                            *crops[0].shape)

@@ -125,13 +125,8 @@ def _checked_map(disp: np.ndarray | None, size: tuple, where: str) -> np.ndarray
 
 def _load_npy(path: Path) -> Scene:
     """An .npy light field, memory-mapped; in the note's layout with the maps of its sister folders."""
-    lf = read_array(path)
-    parts = {}
-    if path.parent.name == "LFs":
-        for part, sister in NOTE_PARTS.items():
-            file = path.parent.parent / sister / path.name
-            parts[part] = np.array(read_array(file)) if file.exists() else None
-    return Scene(path.stem, lf, **parts)
+    files = {part: path.parent.parent / sister / path.name for part, sister in NOTE_PARTS.items()} if path.parent.name == "LFs" else {}
+    return Scene(path.stem, read_array(path), **{part: np.array(read_array(file)) for part, file in files.items() if file.exists()})
 
 
 def load_scene(path: str | Path, layout: str | None = None, views_num: int | None = None) -> Scene:

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-import imageio.v3 as iio
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -17,7 +16,7 @@ from einops import rearrange
 
 from lfkit.canvas import OCCLUDERS, Canvas
 from lfkit.disparity import MAX_DISP
-from lfkit.lightfield import IMAGE_SUFFIXES
+from lfkit.files import IMAGE_SUFFIXES, read_pixels
 from lfkit.see_through import splat
 from lfkit.sheets import blend, nearest, sheet_layers
 from lfkit.synthetic import MIN_GAP, NEAREST, THINNEST, make_occluders
@@ -36,10 +35,7 @@ def read_mask(path: Path) -> torch.Tensor:
     Raises:
         ValueError: when it is damaged, not of 8 or 16 bits, or under 16 pixels a side.
     """
-    try:
-        image = iio.imread(path)
-    except Exception as error:  # every image plugin raises its own kind for a damaged file
-        raise ValueError(f"{path}: not a readable picture ({error}); copy it again") from error
+    image = read_pixels(path)
     if image.dtype not in (np.uint8, np.uint16):
         raise ValueError(f"{path}: pixels are {image.dtype}, expected 8 or 16 bits a channel; save it as PNG")
     if min(image.shape[:2]) < SMALLEST_MASK:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from argparse import Namespace
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -49,11 +50,9 @@ def make_run_dir(args: Namespace) -> tuple[Path, str]:
     start = time.strftime("%m%d%H%M")
     for suffix in ["", *(f"_{k}" for k in range(2, 1000))]:
         path = Path(args.log_dir) / f"{args.model_name}_{args.model_msg}_{start}{suffix}"
-        try:
+        with suppress(FileExistsError):
             path.mkdir(parents=True)
             return path, start
-        except FileExistsError:
-            continue
     raise ValueError(f"{args.log_dir}: 999 runs in one minute; pass another --log_dir")
 
 

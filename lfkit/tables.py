@@ -112,7 +112,6 @@ def model_labels(paths: Sequence[str | Path]) -> list[str]:
     ['a/model_best', 'b/model_best']
     """
     parts = [Path(path).resolve().with_suffix("").parts for path in paths]
-    labels = [Path(path).stem for path in paths]
     for length in range(1, max(map(len, parts)) + 1):
         labels = ["/".join(p[-length:]) for p in parts]
         if len(set(labels)) == len(labels):

@@ -28,8 +28,10 @@ def disp_limits(*maps: np.ndarray) -> tuple[float, float]:
     return (low, high) if high - low > 1e-3 else (low - 0.5, high + 0.5)
 
 
-def _disp_image(path: Path, disp: np.ndarray, limits: tuple[float, float]) -> None:
-    plt.imsave(path, disp, cmap=DISP_MAP, vmin=limits[0], vmax=limits[1])
+def save_disparity(path: str | Path, disp: np.ndarray, limits: tuple[float, float] | None = None) -> None:
+    """One disparity map 'h w' as a coloured PNG, over its own range unless limits are given."""
+    low, high = limits or disp_limits(disp)
+    plt.imsave(path, disp, cmap=DISP_MAP, vmin=low, vmax=high)
 
 
 def save_validation_result(log_path: str | Path, epoch: int, scene: str, center_image: np.ndarray, disp_pred: np.ndarray,
@@ -57,14 +59,9 @@ def save_validation_result(log_path: str | Path, epoch: int, scene: str, center_
     folder.mkdir(parents=True, exist_ok=True)
     iio.imwrite(folder / f"{scene}_train.png", as_byte(center_image))
     np.save(folder / f"{scene}_pred.npy", disp_pred)
-    _disp_image(folder / f"{scene}_pred.png", disp_pred, disp_limits(disp_gt))
-    _disp_image(folder / f"{scene}_gt.png", disp_gt, disp_limits(disp_gt))
+    save_disparity(folder / f"{scene}_pred.png", disp_pred, disp_limits(disp_gt))
+    save_disparity(folder / f"{scene}_gt.png", disp_gt)
     return folder
-
-
-def save_disparity(path: str | Path, disp: np.ndarray, limits: tuple[float, float] | None = None) -> None:
-    """One disparity map 'h w' as a coloured PNG, over its own range unless limits are given."""
-    _disp_image(Path(path), disp, limits or disp_limits(disp))
 
 
 def _panels(count: int, height: float = 3.0, widths: list | None = None) -> tuple[Figure, np.ndarray]:
@@ -293,8 +290,7 @@ def plot_curves(curves: dict[str, list]) -> Figure:
 class LiveCurves:
     """Training curves that redraw in place in a notebook cell; `live(report)` after every epoch."""
 
-    def __init__(self):
-        self.handle = None
+    handle = None
 
     def __call__(self, report: dict) -> None:
         """Draws the curves of a report of `fit`."""

@@ -2,8 +2,9 @@ from itertools import product
 
 import pytest
 
-from lfkit.crops import Crop, crop_axis, halve, plan_crops
+from lfkit.crops import Crop, cut_axis, fewest_gaps, halve, plan_crops
 
+crop_axis = lambda size, longest, shave, mod: cut_axis(size, fewest_gaps(size, longest, shave, mod), shave, mod)
 pixels = lambda crop: crop.shape[0] * crop.shape[1]
 
 
