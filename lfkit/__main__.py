@@ -28,7 +28,7 @@ from lfkit.lightfield import SCENE_LISTS, Scene, as_byte, find_scenes, is_scene,
 from lfkit.metrics import BENCHMARK_BORDER
 from lfkit.report import write_report
 from lfkit.synthetic import synthesize
-from lfkit.tables import check_errors, check_table_files, format_comparison, format_table, model_labels, score_layers, score_scene, write_tables
+from lfkit.tables import check_errors, check_table_files, format_comparison, format_table, model_labels, path_labels, score_layers, score_scene, write_tables
 from lfkit.visual import disp_limits, save_disparity
 
 logger = logging.getLogger("lfkit")
@@ -67,11 +67,18 @@ def run_model(scene: Scene, model, args: argparse.Namespace) -> tuple:
     return outputs, time.perf_counter() - start
 
 
-def score(path: Path, model, args: argparse.Namespace) -> dict:
-    """A table's row: the errors of one scene, by one model."""
+def scored_scene(path: Path, args: argparse.Namespace) -> Scene:
+    """A scene that can be validated; ValueError for one that has no truth, or nothing inside the border."""
     scene = load_scene(path, args.layout, args.picture_views)
     if scene.bg_disp is None:
         raise ValueError(f"{path}: has no true disparity (bg_disp.npy, gt_disp_lowres.pfm or bgDisparity/) to validate against; use predict")
+    score_scene(scene, scene.bg_disp, args.border)
+    return scene
+
+
+def score(path: Path, model, args: argparse.Namespace) -> dict:
+    """A table's row: the errors of one scene, by one model."""
+    scene = scored_scene(path, args)
     (both, background, depth_map), seconds = run_model(scene, model, args)
     disp = depth_map.numpy()
     return {**score_scene(scene, disp, args.border, read_hci_masks(path, disp.shape)),
@@ -85,10 +92,15 @@ def validate(args: argparse.Namespace) -> None:
     if args.json:
         check_target(Path(args.json))
     paths = expand_scenes(args.paths)
+    names = [scored_scene(path, args).name for path in paths] if len(paths) > 1 else []  # before hours of work
     models = {}
     for label, weights in zip(model_labels(args.weights), args.weights):
         model, _ = load_model(weights, args.chosen_device)
         models[label] = [score(path, model, args) for path in tqdm(paths, desc=f"scenes, {label}", leave=False)]
+    if len(set(names)) < len(names):
+        for rows in models.values():
+            for row, label in zip(rows, path_labels(paths)):
+                row["scene"] = label
     rows = next(iter(models.values()))
     alone = len(models) == 1 and not args.errors
     print(format_table(rows, args.border) if alone else format_comparison(models, args.errors, "text", args.border))
@@ -116,7 +128,8 @@ def export_hci(args: argparse.Namespace) -> None:
 
 def predict(args: argparse.Namespace) -> None:
     """Writes the disparity of both layers of a scene."""
-    scene, out = load_scene(args.path, args.layout, args.picture_views), Path(args.out)
+    scene, out = load_scene(args.path, args.layout, args.picture_views, truth=False), Path(args.out)
+    scene.name = args.name or scene.name
     check_target(out / f"{scene.name}_bg_disp.pfm")
     model, _ = load_model(args.weights, args.chosen_device)
     (both, _, depth_map), seconds = run_model(scene, model, args)
@@ -141,6 +154,7 @@ def convert(args: argparse.Namespace) -> None:
     if (to == "npy") != (dst.suffix == ".npy"):
         raise ValueError(f"{dst}: --to {to} writes {'a file that ends in .npy' if to == 'npy' else 'into a data directory, not an .npy file'}; name another DST")
     scene = load_scene(src, args.layout, args.picture_views)
+    scene.name = args.name or scene.name
     target = {"npy": dst, "note": dst / "LFs" / f"{scene.name}.npy", "hci": dst / scene.name}[to]
     if target.exists() and target.samefile(src):
         raise ValueError(f"{target}: is the scene that is read; name another DST")
@@ -165,6 +179,18 @@ def synth(args: argparse.Namespace) -> None:
 COMMANDS = {"train": train, "validate": validate, "predict": predict, "export-hci": export_hci,
             "report": lambda args: print(write_report(args.run, args.out)), "dashboard": lambda args: run_dashboard(args.port, args.env_path, args.log_dir),
             "convert": convert, "synth": synth}
+
+
+def plain_name(text: str) -> str:
+    """A name that is no path."""
+    if not text or text != Path(text).name:
+        raise argparse.ArgumentTypeError(f"expected a name without folders: got {text!r}")
+    return text
+
+
+def add_name_argument(command: argparse.ArgumentParser) -> None:
+    """Adds what a scene is called where it is written."""
+    command.add_argument("--name", type=plain_name, default=None, help="of the scene, in what is written; its folder's or file's by default")
 
 
 def add_picture_arguments(command: argparse.ArgumentParser) -> None:
@@ -201,6 +227,7 @@ def add_scene_commands(commands) -> None:
         else:
             command.add_argument("path", metavar="PATH", help="a folder of views, one picture of all views, or an .npy light field")
             command.add_argument("--out", required=True, metavar="DIR", help="where the files go")
+            add_name_argument(command)
         add_picture_arguments(command)
 
 
@@ -225,6 +252,7 @@ def make_parser() -> SentenceParser:
     command.add_argument("src", metavar="SRC", help="a folder of views, one picture of all views, or an .npy light field")
     command.add_argument("dst", metavar="DST", help="the .npy file, or the data directory, to write")
     command.add_argument("--to", default=None, choices=("npy", "note", "hci"), help="one .npy of the views, the note's layout, or HCI's; npy where DST ends in .npy")
+    add_name_argument(command)
     add_picture_arguments(command)
 
     command = commands.add_parser("synth", help="write procedural two-layer scenes")

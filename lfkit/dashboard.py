@@ -13,6 +13,7 @@ import matplotlib
 import numpy as np
 from visdom import Visdom
 
+from lfkit.faults import Fault
 from lfkit.visdom_page import page_or_none
 from lfkit.visual import DISP_MAP, disp_limits
 
@@ -33,7 +34,7 @@ class Dashboard:
 
     def __init__(self, env: str, server: str, port: int, recording: str | Path):
         self.env, self.recording = env, Path(recording)
-        self.address, self.history = f"{server}:{port}", []
+        self.address, self.history, self.vis = f"{server}:{port}", [], None
         logging.getLogger("visdom").setLevel(logging.ERROR)  # it warns of every session that it sets up
         try:
             self.vis = Visdom(env=env, server=server, port=port, raise_exceptions=True, use_incoming_socket=False)
@@ -41,17 +42,26 @@ class Dashboard:
             self._record(error)
 
     def _record(self, error: Exception) -> None:
-        """Goes on in a file, from the run's first line: a server that died took its windows along."""
+        """Goes on in a file, from the run's first line: a server that died took its windows along; without pictures where that can't be written either."""
+        if self.vis is not None and self.vis.offline:
+            logger.warning("%s can't be written (%s): nothing more is drawn", self.recording, error)
+            self.vis = None
+            return
         logger.warning("no visdom server at %s (%s): recording to %s; start one and call lfkit.dashboard.replay", self.address,
                        type(error).__name__, self.recording)
-        self.recording.parent.mkdir(parents=True, exist_ok=True)
-        self.recording.unlink(missing_ok=True)
         self.vis = Visdom(env=self.env, offline=True, log_to_filename=str(self.recording), use_incoming_socket=False)
+        try:
+            self.recording.parent.mkdir(parents=True, exist_ok=True)
+            self.recording.unlink(missing_ok=True)
+        except OSError as unwritable:
+            self._record(unwritable)
         past, self.history = self.history, []
         for kind, options in past:
             self._draw(kind, **options)
 
     def _draw(self, kind: str, **options) -> None:
+        if self.vis is None:
+            return
         known = any(past["win"] == options["win"] for _, past in self.history)
         if kind == "image":  # the newest takes the place of those before
             self.history = [past for past in self.history if past[1]["win"] != options["win"]]
@@ -67,7 +77,7 @@ class Dashboard:
 
     def save(self) -> None:
         """Lets the server write the run's windows to its disk, so that they outlive it; a recording is on the disk already."""
-        if not self.vis.offline:
+        if self.vis is not None and not self.vis.offline:
             try:
                 self.vis.save([self.env])
             except Exception as error:  # as above
@@ -163,7 +173,7 @@ def start_server(port: int, env_path: str | Path, page: str | Path | None = None
         page: folder of a complete page, see `lfkit.visdom_page.make_page`; without it the server works, and its page is blank.
 
     Raises:
-        RuntimeError: when it ends, or does not answer within 30 seconds.
+        Fault: when it ends, or does not answer within 30 seconds.
     """
     Path(env_path).mkdir(parents=True, exist_ok=True)
     server = subprocess.Popen([sys.executable, "-c", START, str(Path(page).resolve()) if page else "", "-port", str(port), "-bind_local",
@@ -177,7 +187,7 @@ def start_server(port: int, env_path: str | Path, page: str | Path | None = None
         except Exception:  # not up yet, whatever the reason
             time.sleep(0.2)
     server.terminate()
-    raise RuntimeError(f"the visdom server on port {port} did not answer within {SERVER_SECONDS} s; is the port taken?")
+    raise Fault(f"the visdom server on port {port} did not answer within {SERVER_SECONDS} s; is the port taken?")
 
 
 def run_dashboard(port: int, env_path: str | Path, log_dir: str | Path) -> None:

@@ -121,6 +121,8 @@ def check_target(file: Path) -> None:
         raise ValueError(f"{file}: is a folder; name a file")
     if blocked := [folder for folder in file.parents if folder.exists() and not folder.is_dir()]:
         raise ValueError(f"{file}: can't be written, {blocked[0]} is a file; name another place")
+    if file.exists() and not os.access(file, os.W_OK):
+        raise ValueError(f"{file}: can't be written, it may only be read; name another place")
     there = next(folder for folder in file.absolute().parents if folder.exists())
     if not os.access(there, os.W_OK):
         raise ValueError(f"{file}: can't be written, nothing may be written in {there}; name another place")

@@ -28,11 +28,12 @@ ACROSS, DOWN = re.compile(r"(x|col|column)[-_ ]*$", re.I), re.compile(r"(y|row)[
 
 # folders of views
 
-def read_folder(folder: Path) -> dict[str, np.ndarray | None]:
+def read_folder(folder: Path, truth: bool = True) -> dict[str, np.ndarray | None]:
     """The views of a folder, with whatever truth lies beside them: an HCI folder, INRIA's, or any folder of views.
 
     Args:
         folder: pictures in row-major order, or with row and column in their names, in this order unless x and y, or col and row, stand before the numbers; views are taken as they come, 8 bits a channel.
+        truth: False leaves it alone, and gives lf.
 
     Returns:
         lf, bg_disp, fg_disp, mask and gt_data, as `Scene` takes them; None where there is no file (TRUTH_FILES, of which the first counts). The first of these is the background's
@@ -51,6 +52,8 @@ def read_folder(folder: Path) -> dict[str, np.ndarray | None]:
     camera = read_camera(folder / "parameters.cfg")
     files = view_files(folder, camera)
     lf = _read_view_files(files)
+    if not truth:
+        return {"lf": lf}
     centre = lf.shape[0] ** 2 // 2
     bg_disp = _optional(folder, *TRUTH_FILES["bg_disp"])
     if bg_disp is None:

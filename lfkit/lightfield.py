@@ -123,13 +123,13 @@ def _checked_map(disp: np.ndarray | None, size: tuple, where: str) -> np.ndarray
 
 # scenes
 
-def _load_npy(path: Path) -> Scene:
+def _load_npy(path: Path, truth: bool) -> Scene:
     """An .npy light field, memory-mapped; in the note's layout with the maps of its sister folders."""
-    files = {part: path.parent.parent / sister / path.name for part, sister in NOTE_PARTS.items()} if path.parent.name == "LFs" else {}
+    files = {part: path.parent.parent / sister / path.name for part, sister in NOTE_PARTS.items()} if truth and path.parent.name == "LFs" else {}
     return Scene(path.stem, read_array(path), **{part: np.array(read_array(file)) for part, file in files.items() if file.exists()})
 
 
-def load_scene(path: str | Path, layout: str | None = None, views_num: int | None = None) -> Scene:
+def load_scene(path: str | Path, layout: str | None = None, views_num: int | None = None, truth: bool = True) -> Scene:
     """Reads a scene from wherever it lies.
 
     Args:
@@ -138,6 +138,7 @@ def load_scene(path: str | Path, layout: str | None = None, views_num: int | Non
             holds all views (`lfkit.formats.read_picture`).
         layout: of one picture: "grid" or "lenslet"; None finds it. Other scenes do not ask for it.
         views_num: of one picture: views a side; None finds it.
+        truth: whether what is known of it is read with the views.
 
     Returns:
         A checked `Scene`; .npy views stay memory-mapped.
@@ -148,9 +149,9 @@ def load_scene(path: str | Path, layout: str | None = None, views_num: int | Non
     """
     path = existing(Path(path))
     if path.is_dir():
-        return Scene(path.resolve().name, **read_folder(path))
+        return Scene(path.resolve().name, **read_folder(path, truth))
     if path.suffix == ".npy":
-        return _load_npy(path)
+        return _load_npy(path, truth)
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return Scene(path.stem, read_picture(path, layout, views_num))
     raise ValueError(f"{path}: not a scene; pass a folder of views, one picture of all views, or an .npy file")

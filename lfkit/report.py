@@ -74,7 +74,8 @@ def _validation(tested: dict | None) -> str:
 
 def _pictures(run: Path) -> str:
     """Those of the newest validation that kept some."""
-    folders = sorted((run / "validation").glob("epoch*"), key=lambda folder: int(folder.name.removeprefix("epoch")))
+    folders = [folder for folder in (run / "validation").glob("epoch*") if folder.name.removeprefix("epoch").isdigit()]
+    folders.sort(key=lambda folder: int(folder.name.removeprefix("epoch")))
     if not folders:
         return "<p>No validation kept pictures; --save_image_every says which do.</p>"
     parts = [f"<p>After {folders[-1].name.removeprefix('epoch')} epochs; both disparities in one colour scale, the range of the truth.</p>"]

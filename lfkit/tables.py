@@ -105,18 +105,29 @@ def format_table(rows: list[dict], border: int = BENCHMARK_BORDER) -> str:
 
 # several models
 
-def model_labels(paths: Sequence[str | Path]) -> list[str]:
-    """A short name for each checkpoint: the end of its path, as long as it takes to tell them apart.
+def path_labels(paths: Sequence[str | Path]) -> list[str]:
+    """A short name for each path: its end, as long as it takes to tell them apart; the whole where nothing does.
 
-    >>> model_labels(["log/a/model_best.pkl", "log/b/model_best.pkl"])
+    >>> path_labels(["log/a/model_best.pkl", "log/b/model_best.pkl"])
     ['a/model_best', 'b/model_best']
+    >>> path_labels(["log/model_best.pkl", "log/model_best.pt"])
+    ['model_best.pkl', 'model_best.pt']
     """
-    parts = [Path(path).resolve().with_suffix("").parts for path in paths]
-    for length in range(1, max(map(len, parts)) + 1):
-        labels = ["/".join(p[-length:]) for p in parts]
-        if len(set(labels)) == len(labels):
-            return labels
-    raise ValueError(f"--weights names one checkpoint twice: {', '.join(map(str, paths))}; leave one out")
+    whole = [Path(path).resolve() for path in paths]
+    for parts in ([path.with_suffix("").parts for path in whole], [path.parts for path in whole]):  # files that differ in their suffixes alone keep them
+        for length in range(1, max(map(len, parts)) + 1):
+            labels = ["/".join(p[-length:]) for p in parts]
+            if len(set(labels)) == len(labels):
+                return labels
+    return [str(path) for path in whole]
+
+
+def model_labels(paths: Sequence[str | Path]) -> list[str]:
+    """The `path_labels` of checkpoints; ValueError when one is named twice."""
+    labels = path_labels(paths)
+    if len(set(labels)) < len(labels):
+        raise ValueError(f"--weights names one checkpoint twice: {', '.join(map(str, paths))}; leave one out")
+    return labels
 
 
 def _describe(key: str) -> str:

@@ -133,3 +133,25 @@ def test_curves_and_pictures_outlive_the_server(tmp_path):
 def test_a_taken_port_is_named(server, tmp_path):
     with pytest.raises(ValueError, match=f"port {server} is taken, perhaps by another dashboard; pass another --port"):
         run_dashboard(server, tmp_path, tmp_path)
+
+
+def test_a_recording_that_can_not_be_written_stops_no_training(tmp_path, caplog):
+    (tmp_path / "file").touch()
+    for recording in (tmp_path / "file" / "visdom.log", tmp_path):  # below a file, and a folder itself
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, "lfkit"):
+            board = Dashboard("run", "http://127.0.0.1", free_port(), recording)
+            for epoch in (1, 2):
+                draw_report(board, REPORT | {"epoch": epoch, "validation": REPORT["validation"] | PREDICTED["validation"]})
+        assert sum("nothing more is drawn" in record.getMessage() for record in caplog.records) == 1
+
+
+def test_a_server_that_can_not_start_is_one_sentence(tmp_path, monkeypatch, capsys):
+    from lfkit.__main__ import main
+    monkeypatch.setattr("lfkit.dashboard.SERVER_SECONDS", 0.5)
+    monkeypatch.setattr("lfkit.dashboard.page_or_none", lambda *_: None)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        assert main(["dashboard", "--port", str(taken.getsockname()[1]), "--env_path", str(tmp_path / "v"), "--log_dir", str(tmp_path)]) == 1
+    told = capsys.readouterr().err
+    assert "did not answer within 0.5 s; is the port taken?" in told and "Traceback" not in told

@@ -348,3 +348,43 @@ def test_a_run_that_goes_on_keeps_its_rate_and_says_so(args):
     for name in ("lr", "gamma", "decay_step"):
         assert f"a run that goes on keeps its --{name} " in log
     assert json.loads((first / "args.json").read_text())["lr"] == 8 * wanted == args.lr
+
+
+@pytest.mark.parametrize("name, value, sentence", [("max_disp", 5.0, r"was trained with --max_disp 4(\.0)?, not --max_disp 5.0; use the same flags, or start a new run with --start_from"), ("step", 0.5, r"--step 1(\.0)?, not --step 0.5")])
+def test_a_run_goes_on_with_its_own_levels_alone(args, name, value, sentence):
+    args.epoch = 1
+    *_, first = lfkit.fit(args)
+    args.resume, args.epoch = "auto", 2
+    setattr(args, name, value)
+    with pytest.raises(ValueError, match=sentence):
+        list(lfkit.fit(args))
+    args.resume, args.start_from = None, str(first["log_path"] / "model_best.pkl")  # its weights may start another run
+    assert list(lfkit.fit(args))[-1]["epoch"] == 2
+
+
+def test_a_cosine_that_is_made_longer_goes_on_along_the_longer_one(args):
+    args.schedule, args.epoch = "cosine", 2
+    list(lfkit.fit(args))
+    args.resume, args.epoch = "auto", 4
+    *_, last = lfkit.fit(args)
+    assert last["curves"]["lr"] == pytest.approx([args.lr, args.lr / 2, args.lr / 2, args.lr * 0.5 * (1 - 0.5**0.5)])  # 0 and 1/2 of the way, then 2/4 and 3/4
+
+
+def test_the_unit_of_decay_stays_a_runs_own(args):
+    args.epoch, args.decay_step, args.gamma = 2, 1, 0.5
+    list(lfkit.fit(args))
+    args.resume, args.epoch, args.decay_unit = "auto", 3, "batch"
+    *_, last = lfkit.fit(args)
+    assert last["curves"]["lr"] == pytest.approx([args.lr, args.lr / 2, args.lr / 4])
+    assert "keeps its --decay_unit epoch: got batch" in next(last["log_path"].glob("*.log")).read_text()
+
+
+def test_the_best_score_starts_anew_with_other_scenes(args):
+    args.epoch, args.val_every = 1, 1
+    *_, first = lfkit.fit(args)
+    checkpoint = torch.load(first["log_path"] / "model_state" / "model_1.pkl", weights_only=True)
+    checkpoint["best_mse"], checkpoint["tested"]["scenes"] = 0.0, {"another": {"mse": 0.0, "bad_pix": 0.0}}
+    torch.save(checkpoint, first["log_path"] / "model_state" / "model_1.pkl")
+    args.resume, args.epoch = "auto", 2
+    *_, last = lfkit.fit(args)
+    assert last["best_mse"] == min(last["validation"]["mse"], *last["curves"]["test_metric"][1:]) > 0

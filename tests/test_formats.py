@@ -7,11 +7,12 @@ from functools import lru_cache
 import imageio.v3 as iio
 import numpy as np
 import pytest
+from PIL import Image
 from einops import rearrange
 
 import lfkit
 from conftest import real
-from lfkit.files import write_pfm
+from lfkit.files import read_image, write_pfm
 from lfkit.formats import depth_to_disp, read_camera, roughness, seams, unfold, unlikeness
 
 # of HCI's scene dino, on views of 48 x 32
@@ -303,3 +304,60 @@ def test_a_picture_and_wrong_words(tmp_path):
     check_broken(r"must be at least 3: got 2", path, "grid", 2)
     path.write_bytes(path.read_bytes()[:500])
     check_broken(r"all\.png: not a readable picture", path)
+
+
+@pytest.mark.parametrize("name", ["x{column}_y{row}.png", "Col {column:02d} Row {row:02d}.png"])
+def test_numbers_after_x_and_y_are_column_and_row(tmp_path, name):
+    lf = lfkit.load_scene(write_views(tmp_path / "xy", name)).lf
+    assert (lf[..., 0, 0, 0] == 10 * np.arange(9).reshape(3, 3)).all()
+    lf = lfkit.load_scene(write_views(tmp_path / "plain", "view_{row}_{column}.png")).lf
+    assert (lf[..., 0, 0, 0] == 10 * np.arange(9).reshape(3, 3)).all()
+
+
+def test_missing_views_are_named_where_the_column_comes_first(tmp_path):
+    check_broken("missing for 3 x 3: x3_y2.png", write_views(tmp_path / "xy", "x{column}_y{row}.png", skip=[5]))
+
+
+def test_a_name_with_another_count_of_numbers_leaves_the_order_open(tmp_path):
+    folder = write_views(tmp_path / "v", "view ({n}).png")
+    (folder / "view (8).png").rename(folder / "view.png")
+    check_broken(r"the numbers in view\.png are not as many as in view \(0\)\.png", folder)
+
+
+def test_truth_is_read_as_pfm_and_npy(tmp_path):
+    folder, mask = write_views(tmp_path / "v", "input_Cam{n:03d}.png"), np.zeros((32, 48), bool)
+    mask[4:9, 5:20] = True
+    write_pfm(folder / "bg_disp.pfm", np.full((32, 48), 0.5, np.float32))
+    write_pfm(folder / "fg_disp.pfm", np.where(mask, 2.0, 0.5).astype(np.float32))
+    np.save(folder / "mask.npy", mask)
+    scene = lfkit.load_scene(folder)
+    assert (scene.bg_disp == 0.5).all() and (scene.fg_disp == np.where(mask, 2.0, 0.5)).all() and (scene.mask == mask).all()
+    (folder / "mask.npy").unlink()
+    values = mask.astype(np.float32)
+    values[0, 0] = np.nan
+    np.save(folder / "mask.npy", values)
+    with pytest.raises(ValueError, match="mask has 1 NaN pixels of 1536; fill them"):
+        lfkit.load_scene(folder)
+    assert lfkit.load_scene(folder, truth=False).mask is None
+
+
+def test_truth_of_an_earlier_scene_is_not_left_beside_new_views(tmp_path):
+    scene = lfkit.synthesize(0, size=16, views_num=3)
+    folder = lfkit.save_scene(scene, tmp_path, "hci")
+    (folder / "fg_disp.npy").rename(folder / "fg_disp.pfm")
+    with pytest.raises(ValueError, match="fg_disp.pfm: is of an earlier scene"):
+        lfkit.save_scene(lfkit.Scene(scene.name, scene.lf, scene.bg_disp, None, scene.mask, scene.gt_data), tmp_path, "hci")
+
+
+def test_sixteen_bits_are_rounded(tmp_path):
+    values = np.arange(0, 65536, 64, dtype=np.uint16).reshape(32, 32)
+    iio.imwrite(tmp_path / "deep.png", values)
+    assert np.array_equal(read_image(tmp_path / "deep.png")[..., 0], np.round(values / 257).astype(np.uint8))
+
+
+def test_pages_are_no_picture(tmp_path):
+    for name, shape in (("grey.tif", (20, 24)), ("colour.tif", (20, 24, 3))):
+        first, *rest = [Image.fromarray(np.zeros(shape, np.uint8)) for _ in range(9)]
+        first.save(tmp_path / name, save_all=True, append_images=rest)
+        with pytest.raises(ValueError, match=f"{name}: holds 9 x 20 x 24.* values, expected one picture"):
+            read_image(tmp_path / name)

@@ -302,6 +302,43 @@ def test_mistakes_before_training_leave_no_run(trained, tmp_path, capsys):
         assert not logging.getLogger("lfkit").handlers  # the file that it wrote to is gone
 
 
+def test_scenes_of_one_folder_name_are_told_apart(trained, tmp_path, capsys):
+    _, _, weights = trained
+    for k in range(2):
+        written = lfkit.save_scene(lfkit.synthesize(k, size=32, views_num=3), tmp_path, "hci")
+        (tmp_path / f"s{k}").mkdir()
+        written.rename(tmp_path / f"s{k}" / "views")
+    scenes = [str(tmp_path / f"s{k}" / "views") for k in range(2)]
+    assert main(["validate", *scenes, "--weights", str(weights), "--device", "cpu", "--border", "4", "--json", str(tmp_path / "t.json")]) == 0
+    assert [row["scene"] for row in json.loads((tmp_path / "t.json").read_text())["scenes"]] == ["s0/views", "s1/views"]
+    for k, scene in enumerate(scenes):
+        assert main(["convert", scene, str(tmp_path / "d"), "--to", "note", "--name", f"scene{k}"]) == 0
+        assert main(["predict", scene, "--out", str(tmp_path / "out"), "--name", f"scene{k}", "--weights", str(weights), "--device", "cpu"]) == 0
+        assert np.array_equal(lfkit.load_scene(tmp_path / "d" / "LFs" / f"scene{k}.npy").lf, lfkit.load_scene(scene).lf)
+    assert {"scene0_bg_disp.pfm", "scene1_bg_disp.pfm"} <= {path.name for path in (tmp_path / "out").iterdir()}
+    capsys.readouterr()
+    assert main(["predict", scenes[0], "--out", str(tmp_path / "out"), "--name", "a/b"]) == 2
+    assert "argument --name: expected a name without folders: got 'a/b'" in capsys.readouterr().err
+
+
+def test_predict_asks_for_no_truth(trained, tmp_path):
+    _, _, weights = trained
+    folder = lfkit.save_scene(lfkit.synthesize(0, size=32, views_num=3), tmp_path, "hci")
+    np.save(folder / "bg_disp.npy", np.full((32, 32), np.nan, np.float32))
+    assert main(["predict", str(folder), "--out", str(tmp_path / "out"), "--weights", str(weights), "--device", "cpu"]) == 0
+
+
+def test_what_can_not_be_scored_is_known_before_a_network_is_run(trained, tmp_path, monkeypatch, capsys):
+    root, _, weights = trained
+    scene = sorted((root / "d" / "LFs").glob("*.npy"))[0]
+    bare = tmp_path / "bare.npy"
+    np.save(bare, lfkit.load_scene(scene).lf)
+    monkeypatch.setattr("lfkit.__main__.predict_scene", None)
+    for flags, sentence in (([str(scene), str(bare)], "bare.npy: has no true disparity"), ([str(scene), str(scene), "--border", "16"], "border")):
+        assert main(["validate", *flags, "--weights", str(weights), "--device", "cpu"]) == 2
+        assert sentence in capsys.readouterr().err
+
+
 def test_a_data_directory_with_a_picture_is_no_scene(trained, tmp_path, capsys):
     root, _, weights = trained
     iio.imwrite(root / "d" / "preview.png", np.zeros((8, 8, 3), np.uint8))

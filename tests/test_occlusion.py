@@ -183,6 +183,15 @@ def test_coverage_is_alpha_or_grey(tmp_path):
     assert len(masks) == 5 and all(np.allclose(mask, ramp / 255, atol=1e-6) and mask.dtype == torch.float32 for mask in masks)
 
 
+def test_booleans_that_were_saved_as_bytes_are_coverage(tmp_path):
+    shape = np.zeros((20, 24), np.uint8)
+    shape[5:12, 3:20] = 1
+    iio.imwrite(tmp_path / "a.png", shape)
+    iio.imwrite(tmp_path / "b.png", 255 * shape)
+    ones, full = read_masks(tmp_path)
+    assert torch.equal(ones, full) and ones.max() == 1
+
+
 def test_folders_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"gone: no such folder of alpha images; correct --mask_dir, or leave it out to draw occluders"):
         read_masks(tmp_path / "gone")

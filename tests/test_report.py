@@ -106,3 +106,12 @@ def test_a_damaged_file_of_the_run_is_named(run, tmp_path, name, sentence):
     finally:
         file.write_bytes(whole)
     assert not (tmp_path / "r.html").exists()
+
+
+def test_another_folder_beside_the_pictures_is_passed_over(run, tmp_path):
+    folder = run["log_path"] / "validation" / "epoch2 copy"
+    folder.mkdir()
+    try:
+        assert "After 2 epochs" in write_report(run["log_path"], tmp_path / "r.html").read_text()
+    finally:
+        folder.rmdir()
