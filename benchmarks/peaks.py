@@ -4,7 +4,7 @@
 
 Both peaks as in `accuracy.py`, then the cross-entropy of depDistT and of depDistS with the truth's two-bin distributions, border 15, means over the scenes of a group. "Missed": of the pixels whose layers lie far
 apart, those whose background has no peak near it, though the disparity map is right to RIGHT px. The second table: MSEx100 and BadPix 0.07 of fg_disp over all pixels, and the percent of the occluder's mask where it is off
-by more than a pixel, which are mostly occluders that are missed (`lfkit.disparity.LIKELY_MASS`).
+by more than a pixel, which are mostly occluders that are missed (`lfkit.disparity.LIKELY_MASS`); the PSNR in dB of what is seen through them in the mask, by that map and the network's of the background.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from lfkit.disparity import find_peaks, get_disp_distribution, nearest_peak, on_
 from lfkit.lightfield import Scene, as_float, load_scene
 from lfkit.metrics import BAD_PIX
 from lfkit.model import DeoccNet, revised
+from lfkit.see_through import compute_psnr, see_through
 from lfkit.synthetic import synthesize
 
 SHARES = (0.0, 0.3, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -47,12 +48,15 @@ def look(scene: Scene, model: DeoccNet) -> dict[str, torch.Tensor]:
 
 
 def nearer(scene: Scene, seen: dict[str, torch.Tensor], model: DeoccNet) -> list[tuple[float, ...]]:
-    """At each least mass: MSEx100 and BadPix of the nearer layer's map, and the percent of the mask's pixels where it is off by more than a pixel."""
+    """At each least mass: MSEx100 and BadPix of the nearer layer's map, the percent of the mask's pixels where it is off by more than a pixel, and the PSNR of what is seen through there."""
     both, rows = model.distributions(seen)[0], []
     mask = (np.zeros(scene.bg_disp.shape, bool) if scene.mask is None else scene.mask)[INNER]
     for mass in MASSES:
-        off = np.abs(nearest_peak(both, model.max_disp, model.step, mass)[0].numpy() - scene.fg_disp)[INNER]
-        rows.append((100 * float(np.mean(off**2)), 100 * float((off > BAD_PIX).mean()), 100 * float((off[mask] > GROSS).mean()) if mask.any() else np.nan))
+        fg_disp = nearest_peak(both, model.max_disp, model.step, mass)[0].numpy()
+        off = np.abs(fg_disp - scene.fg_disp)[INNER]
+        hidden = mask.any() and scene.gt_data is not None
+        psnr = compute_psnr(see_through(scene.lf, seen["depth_map"][0].numpy(), fg_disp)[0], scene.gt_data, scene.mask) if hidden else np.nan
+        rows.append((100 * float(np.mean(off**2)), 100 * float((off > BAD_PIX).mean()), 100 * float((off[mask] > GROSS).mean()) if mask.any() else np.nan, psnr))
     return rows
 
 
@@ -84,10 +88,10 @@ def main() -> None:
     for name, rows in tables.items():
         for share, row in zip(SHARES, np.nanmean([shares for shares, _ in rows], 0)):
             print(f"| {name} | {share:g} | {row[0]:.1f} % | {row[1]:.3f} | {row[2]:.3f} | {row[3]:.1f} % |")
-    print("\n| scenes | least mass | fg MSEx100 | fg BadPix | off in the mask |\n|---|---|---|---|---|")
+    print("\n| scenes | least mass | fg MSEx100 | fg BadPix | off in the mask | PSNR dB |\n|---|---|---|---|---|---|")
     for name, rows in tables.items():
         for mass, row in zip(MASSES, np.nanmean([masses for _, masses in rows], 0)):
-            print(f"| {name} | {mass:g} | {row[0]:.1f} | {row[1]:.1f} | {row[2]:.1f} % |")
+            print(f"| {name} | {mass:g} | {row[0]:.1f} | {row[1]:.1f} | {row[2]:.1f} % | {row[3]:.2f} |")
 
 
 if __name__ == "__main__":

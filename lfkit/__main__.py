@@ -17,7 +17,7 @@ from lfkit.checkpoint import WEIGHTS, load_model
 from lfkit.config import SentenceParser, add_training_arguments, check_arguments, whole, whole_or_auto
 from lfkit.dashboard import Dashboard, draw_report, run_dashboard
 from lfkit.devices import choose_device
-from lfkit.disparity import LIKELY_MASS, MAX_DISP, nearest_peak
+from lfkit.disparity import MAX_DISP, nearest_peak
 from lfkit.engine import fit
 from lfkit.faults import Fault
 from lfkit.files import check_target, existing
@@ -133,7 +133,7 @@ def predict(args: argparse.Namespace) -> None:
     check_target(out / f"{scene.name}_bg_disp.pfm")
     model, _ = load_model(args.weights, args.chosen_device)
     (both, _, depth_map), seconds = run_model(scene, model, args)
-    fg_disp = nearest_peak(both[None], model.max_disp, model.step, LIKELY_MASS)[0].numpy()
+    fg_disp = nearest_peak(both[None], model.max_disp, model.step)[0].numpy()
     disps = {"bg_disp": depth_map.numpy(), "fg_disp": fg_disp}
     out.mkdir(parents=True, exist_ok=True)
     limits = disp_limits(*disps.values())

@@ -131,10 +131,10 @@ def add_loop_arguments(parser: ArgumentParser) -> None:
     train.add_argument("--epoch", type=whole(0), default=10000, help="epochs in total")
     train.add_argument("--current_iter", type=whole(0), default=0, help="number of the first epoch, where no checkpoint says it")
     train.add_argument("--optimizer", default="adam", choices=OPTIMIZERS, help="Adam, or Muon for the kernels and Adam for the rest")
-    train.add_argument("--lr", type=float, default=1e-4, help="initial learning rate")
+    train.add_argument("--lr", type=number(0), default=1e-4, help="initial learning rate")
     train.add_argument("--decay_step", type=whole(1), default=200, help="the rate is multiplied by gamma after so many decay units")
     train.add_argument("--decay_unit", default="epoch", choices=("epoch", "batch"), help="what decay_step counts")
-    train.add_argument("--gamma", type=float, default=0.1, help="factor of the decay")
+    train.add_argument("--gamma", type=number(0), default=0.1, help="factor of the decay")
     train.add_argument("--schedule", default="step", choices=("step", "cosine"),
                        help="how the rate falls: by gamma, or along a cosine to 0 at the last epoch")
     train.add_argument("--warm_up", type=whole(0), default=0, help="decay units over which the rate first rises to lr")

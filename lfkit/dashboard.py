@@ -35,6 +35,7 @@ class Dashboard:
     def __init__(self, env: str, server: str, port: int, recording: str | Path):
         self.env, self.recording = env, Path(recording)
         self.address, self.history, self.vis = f"{server}:{port}", [], None
+        self.tested = None  # epoch of the validation that was drawn last
         logging.getLogger("visdom").setLevel(logging.ERROR)  # it warns of every session that it sets up
         try:
             self.vis = Visdom(env=env, server=server, port=port, raise_exceptions=True, use_incoming_socket=False)
@@ -124,8 +125,11 @@ def plot_predictions(vis, report: dict) -> None:
 
 def draw_report(board: Dashboard, report: dict) -> None:
     """Adds one report of `fit` to the dashboard: the curves, and after a validation its pictures."""
-    plot_loss(board, report["epoch"], report)
-    plot_predictions(board, report)
+    tested = report["validation"]["epoch"]  # the newest, which reports hold until there is another
+    plot_loss(board, report["epoch"], report if tested != board.tested else report | {"validation": None})
+    if tested != board.tested:
+        plot_predictions(board, report)
+    board.tested = tested
     board.save()
 
 

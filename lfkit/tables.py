@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lfkit.disparity import LIKELY_MASS, MAX_DISP, STEP, disp_deviation, inside_levels, nearest_peak
+from lfkit.disparity import MAX_DISP, STEP, disp_deviation, inside_levels, nearest_peak
 from lfkit.files import check_target
 from lfkit.lightfield import Scene
 from lfkit.metrics import BENCHMARK_BORDER, compute_bad_pix, compute_mse, compute_nll, compute_peaks, compute_scores, compute_sparsification
@@ -61,7 +61,7 @@ def score_layers(scene: Scene, both, background, disp: np.ndarray, max_disp: flo
     if _inside_border(inside_levels(scene.bg_disp, max_disp, step), border):
         row["nll"] = compute_nll(background, scene.bg_disp, max_disp, step, border)
     if scene.two_layers:
-        nearer = nearest_peak(both[None], max_disp, step, LIKELY_MASS)[0].numpy()
+        nearer = nearest_peak(both[None], max_disp, step)[0].numpy()
         row |= {"fg_mse_x100": 100 * compute_mse(nearer, scene.fg_disp, border), "fg_bad_pix": compute_bad_pix(nearer, scene.fg_disp, border=border)}
         if _inside_border(scene.mask, border):
             found = compute_peaks(both, scene.fg_disp, scene.bg_disp, max_disp, step, border, scene.mask)

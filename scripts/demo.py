@@ -55,7 +55,8 @@ def main() -> int:
             print(f"failed\n{error}", file=sys.stderr)
             return 1
         print(f"{time.monotonic() - start:.0f} s", flush=True)
-    (run_dir / ".done").touch()
+    if not args.store:
+        (run_dir / ".done").touch()
     return 0
 
 

@@ -155,3 +155,12 @@ def test_a_server_that_can_not_start_is_one_sentence(tmp_path, monkeypatch, caps
         assert main(["dashboard", "--port", str(taken.getsockname()[1]), "--env_path", str(tmp_path / "v"), "--log_dir", str(tmp_path)]) == 1
     told = capsys.readouterr().err
     assert "did not answer within 0.5 s; is the port taken?" in told and "Traceback" not in told
+
+
+def test_a_validation_is_drawn_once(tmp_path):
+    board = Dashboard("run", "http://127.0.0.1", free_port(), tmp_path / "visdom.log")
+    for epoch, tested in ((1, 0), (2, 0), (3, 2), (4, 2)):
+        draw_report(board, REPORT | {"epoch": epoch, "validation": PREDICTED["validation"] | REPORT["validation"] | {"epoch": tested}})
+    drawn = [entry for _, entry in map(json.loads, (tmp_path / "visdom.log").read_text().splitlines())]
+    points = lambda win: [entry["data"][0]["x"] for entry in drawn if entry.get("win") == win]
+    assert points("bad_pix") == [[0], [2]] and len(points("loss")) == 4

@@ -163,3 +163,9 @@ def test_a_faint_background_competes_in_spite_of_its_occluder():
     assert found(wide)[2] < 0.1 and found(wide)[7] > 0.9
     for part in (robust_middle, robust):
         assert found(part)[2] > 0.9 and found(part)[7] > 0.9 and max(found(part)[d] for d in (1, 3, 6, 8)) < 0.1
+
+
+def test_likeness_is_a_gaussian_of_the_mean_squared_difference():
+    colours = torch.tensor([[0.5, 0.5, 0.5], [0.56, 0.56, 0.56], [0.5, 0.5, 0.5 + 0.06 * 3**0.5], [0.62, 0.5, 0.44]])[None, :, :, None, None]
+    found = ViewEvidence.likeness(colours, torch.full((1, 3, 1, 1), 0.5))[0, :, 0, 0]
+    assert found.tolist() == pytest.approx([1, math.exp(-0.5), math.exp(-0.5), math.exp(-5 / 6)], rel=1e-4)
