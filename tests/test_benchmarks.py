@@ -9,6 +9,7 @@ import torch
 
 import lfkit
 from lfkit.lightfield import Scene
+from lfkit.see_through import compute_psnr, see_through
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 baselines, outlines, peaks, touched = (__import__(name) for name in ("baselines", "outlines", "peaks", "touched"))
@@ -85,4 +86,14 @@ def test_the_nearer_layer_is_missed_where_its_peak_has_less_than_the_least_mass(
     model.distributions = lambda seen: (both, None)
     rows = peaks.nearer(Scene("two", np.zeros((3, 3, 40, 40, 3), np.uint8), bg, fg, fg > bg), {}, model)
     for mass, row in zip(peaks.MASSES, rows):
-        assert row == pytest.approx((0, 0, 0) if mass <= 0.2 else (800, 50, 100), abs=1e-3), mass
+        assert row[:3] == pytest.approx((0, 0, 0) if mass <= 0.2 else (800, 50, 100), abs=1e-3), mass
+        assert np.isnan(row[3])  # nobody knows what lies behind
+
+
+def test_what_is_seen_through_is_worse_where_the_occluder_is_missed():
+    model, scene = lfkit.DeoccNet(4, 5), lfkit.synthesize(21, size=48, views_num=5, occluded=True)
+    fg, bg = (lfkit.get_disp_distribution(disp[None]) for disp in (scene.fg_disp, scene.bg_disp))
+    model.distributions = lambda seen: (0.2 * fg + 0.8 * bg, None)
+    rows = peaks.nearer(scene, {"depth_map": torch.from_numpy(scene.bg_disp)[None]}, model)
+    found, missed = rows[peaks.MASSES.index(0.15)][3], rows[peaks.MASSES.index(0.4)][3]
+    assert found > missed + 3 and missed == pytest.approx(compute_psnr(see_through(scene.lf, scene.bg_disp, scene.bg_disp)[0], scene.gt_data, scene.mask))
