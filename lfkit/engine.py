@@ -30,7 +30,7 @@ from lfkit.losses import CRITERIA, DISP_CRITERIA, WEIGHT_NAMES, training_loss
 from lfkit.metrics import compute_bad_pix, compute_mse, fitting_border
 from lfkit.model import DeoccNet, weights_init_xavier
 from lfkit.optim import PRECISIONS, make_average, make_optimizer, make_scaler, make_scheduler
-from lfkit.rundir import describe_start, discard_run, make_run_dir, setup_logging, write_curves
+from lfkit.rundir import claim_run, describe_start, discard_run, make_run_dir, setup_logging, write_curves
 from lfkit.visual import save_validation_result
 
 logger = logging.getLogger("lfkit")
@@ -318,6 +318,7 @@ class Run:
         """The directory that the checkpoint lies in when it is its run's own, else a new one; and the run's start time."""
         folders = [folder for folder in (source.resolve().parents[:2] if source else ()) if folder.name == checkpoint.get("run_name")]
         log_path, start = (folders[0], checkpoint["start"]) if folders else make_run_dir(self.args)
+        claim_run(log_path)
         for left in log_path.rglob("*.tmp"):  # of a process that was killed while it wrote
             left.unlink()
         setup_logging(log_path, f"{self.args.model_name}_{start}.log")

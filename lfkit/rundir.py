@@ -15,6 +15,11 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+try:
+    import fcntl
+except ImportError:  # not a POSIX system
+    fcntl = None
+
 import numpy as np
 import torch
 
@@ -56,10 +61,35 @@ def make_run_dir(args: Namespace) -> tuple[Path, str]:
     raise ValueError(f"{args.log_dir}: 999 runs in one minute; pass another --log_dir")
 
 
+_claimed: dict[Path, object] = {}  # lock files, which stay open: a process gives up its locks when it closes them
+
+
+def claim_run(log_path: Path) -> None:
+    """Takes a run's directory for this process, as long as it lives; does nothing where files can't be locked.
+
+    Raises:
+        ValueError: when another process has taken it.
+    """
+    path = log_path.resolve() / ".lock"
+    if fcntl is None or path in _claimed:
+        return
+    file = open(path, "w")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError) as error:
+        file.close()
+        raise ValueError(f"{log_path}: another process is training in it; wait until it ends, or start a run of another --model_msg") from error
+    except OSError:  # a file system without locks
+        pass
+    _claimed[path] = file
+
+
 def discard_run(log_path: Path) -> None:
     """Takes away a new run's directory with its log file: a run that never started leaves nothing."""
     close_logging()
-    for file in log_path.glob("*.log"):
+    if lock := _claimed.pop(log_path.resolve() / ".lock", None):
+        lock.close()
+    for file in (*log_path.glob("*.log"), *log_path.glob(".lock")):
         file.unlink()
     log_path.rmdir()
 

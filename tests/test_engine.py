@@ -1,5 +1,8 @@
 import json
 import logging
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -388,3 +391,25 @@ def test_the_best_score_starts_anew_with_other_scenes(args):
     args.resume, args.epoch = "auto", 2
     *_, last = lfkit.fit(args)
     assert last["best_mse"] == min(last["validation"]["mse"], *last["curves"]["test_metric"][1:]) > 0
+
+
+def test_a_run_that_another_process_trains_is_left_to_it(args, tmp_path):
+    """A process that holds a run's directory is started first, as this one keeps those of its own."""
+    args.epoch = 1
+    *_, first = lfkit.fit(args)
+    copied = tmp_path / "elsewhere" / first["log_path"].name
+    shutil.copytree(first["log_path"], copied)
+    hold = "import sys; from pathlib import Path; from lfkit.rundir import claim_run; claim_run(Path(sys.argv[1])); print('taken', flush=True); sys.stdin.read()"
+    other = subprocess.Popen([sys.executable, "-c", hold, str(copied)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert other.stdout.readline() == "taken\n"
+    left = copied / "curves.csv.1.tmp"  # what the other process is about to write
+    left.touch()
+    args.log_dir, args.resume, args.epoch = str(copied.parent), "auto", 2
+    with pytest.raises(ValueError, match=f"{copied}: another process is training in it; wait until it ends, or start a run of another --model_msg"):
+        list(lfkit.fit(args))
+    assert left.exists()
+    other.kill()
+    other.wait(10)
+    *_, last = lfkit.fit(args)
+    assert last["epoch"] == 2 and last["log_path"] == copied and not left.exists()
+    assert [report["epoch"] for report in lfkit.fit(args)] == []  # it is this process' own
