@@ -55,6 +55,7 @@ def expand_scenes(paths: Sequence[str]) -> list[Path]:
         found = find_scenes(path)
         listed = (path / SCENE_LISTS[0]).exists()
         scenes += [found[name] for name in read_scene_list(path, SCENE_LISTS[0])] if listed else found.values()
+    scenes = list({path.resolve(): path for path in scenes}.values())  # one that is named twice counts once
     if not scenes:
         raise ValueError(f"{', '.join(paths)}: no scene, {SCENE_LISTS[0]} is empty; write the names of scenes into it, one a line")
     return scenes
@@ -67,18 +68,18 @@ def run_model(scene: Scene, model, args: argparse.Namespace) -> tuple:
     return outputs, time.perf_counter() - start
 
 
-def scored_scene(path: Path, args: argparse.Namespace) -> Scene:
-    """A scene that can be validated; ValueError for one that has no truth, or nothing inside the border."""
+def scored_name(path: Path, args: argparse.Namespace) -> str:
+    """The name of a scene that can be validated; ValueError for one that has no truth, or nothing inside the border."""
     scene = load_scene(path, args.layout, args.picture_views)
     if scene.bg_disp is None:
         raise ValueError(f"{path}: has no true disparity (bg_disp.npy, gt_disp_lowres.pfm or bgDisparity/) to validate against; use predict")
     score_scene(scene, scene.bg_disp, args.border)
-    return scene
+    return scene.name
 
 
 def score(path: Path, model, args: argparse.Namespace) -> dict:
     """A table's row: the errors of one scene, by one model."""
-    scene = scored_scene(path, args)
+    scene = load_scene(path, args.layout, args.picture_views)
     (both, background, depth_map), seconds = run_model(scene, model, args)
     disp = depth_map.numpy()
     return {**score_scene(scene, disp, args.border, read_hci_masks(path, disp.shape)),
@@ -92,7 +93,7 @@ def validate(args: argparse.Namespace) -> None:
     if args.json:
         check_target(Path(args.json))
     paths = expand_scenes(args.paths)
-    names = [scored_scene(path, args).name for path in paths] if len(paths) > 1 else []  # before hours of work
+    names = [scored_name(path, args) for path in paths]  # all that is wrong shows before hours of work
     models = {}
     for label, weights in zip(model_labels(args.weights), args.weights):
         model, _ = load_model(weights, args.chosen_device)

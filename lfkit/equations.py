@@ -3,11 +3,10 @@
 import math
 
 import torch
-import torch.nn.functional as F
 from einops import reduce, repeat
 
 from lfkit.evidence import BLOCK, ROUNDING
-from lfkit.layers import in_full, least, pooled_mean, unpooled
+from lfkit.layers import in_full, least, pad_axis, pooled_mean, unpooled
 
 GRADIENT_FLOOR = 1e-6  # mean squared change of colour per disparity under which there is nothing to see move: noise of 0.001
 TILT_FLOOR = 0.03      # of a plane's moments, in parts of what a window evenly filled would have
@@ -21,9 +20,8 @@ REACH = 2       # pixels that a slope reads on either side
 def slopes(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Derivatives of '... h w' along rows and columns, of fourth order, a pixel apart; the edge repeated. Differences of slices: on a CPU a convolution of so many single channels takes 25 times as long."""
     def along(axis):
-        repeated = [REACH * (axis == side) for side in (-1, -1, -2, -2)]
-        padded = F.pad(x.reshape(-1, 1, *x.shape[-2:]), repeated, mode="replicate").reshape(*x.shape[:-2], x.shape[-2] + repeated[2] * 2, x.shape[-1] + repeated[0] * 2)
-        at = lambda k: padded.narrow(axis, REACH + k, x.shape[axis])
+        padded = pad_axis(x.reshape(-1, 1, *x.shape[-2:]), axis, REACH, mode="replicate")
+        at = lambda k: padded.narrow(axis, REACH + k, x.shape[axis]).reshape(x.shape)
         return torch.add(at(1) - at(-1), at(2) - at(-2), alpha=-1 / 8) * (2 / 3)
     return along(-2), along(-1)
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from einops import rearrange, reduce
 from torch import nn
 
-from lfkit.layers import in_full, mean_along, pooled_mean, sum_of_squares, unpooled, window_mean
+from lfkit.layers import in_full, inside, mean_along, pad_axis, pooled_mean, sum_of_squares, unpooled, window_mean
 
 BLOCK = 3       # views a side of an angular block: the smallest that sees a contrast along rows, columns and diagonals
 VARIANCE_FLOOR = 2e-5  # the variance of a sensor's noise of 0.0045
@@ -192,10 +192,7 @@ def steep_means(x: torch.Tensor, side: int, rise: float) -> torch.Tensor:
     levels = torch.arange(d, device=x.device)
     for axis in (-2, -1):
         across = mean_along(x, -3 - axis, side)  # along the other axis nothing changes
-        padded = F.pad(across, [half * (axis == end) for end in (-1, -1, -2, -2)])
-        size = x.shape[axis]
-        place = torch.arange(size, device=x.device)
-        count = (place + half).clamp(max=size - 1) - (place - half).clamp(min=0) + 1
+        padded, size = pad_axis(across, axis, half), x.shape[axis]
         for slant in (rise, -rise, rise / 2, -rise / 2):
             total = torch.zeros_like(x)
             for k in range(-half, half + 1):
@@ -204,7 +201,7 @@ def steep_means(x: torch.Tensor, side: int, rise: float) -> torch.Tensor:
                 if slant * k > low:
                     moved = moved + (slant * k - low) * (beside[:, (levels + low + 1).clamp(0, d - 1)] - moved)
                 total.add_(moved)
-            least = torch.minimum(least, total / count.reshape(-1, *[1] * (-1 - axis)))
+            least = torch.minimum(least, total / inside(x, axis, half))
     return least
 
 

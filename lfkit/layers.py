@@ -27,12 +27,23 @@ def sum_of_squares(channels: Iterable[torch.Tensor]) -> torch.Tensor:
     return fold(lambda total, channel: torch.addcmul(total, channel, channel), rest, first.square())
 
 
+def pad_axis(x: torch.Tensor, axis: int, reach: int, **how) -> torch.Tensor:
+    """'... h w' with `reach` values more at either end of the axis -1 or -2; how: as torch's pad takes it, zeros by default."""
+    return F.pad(x, [reach * (axis == side) for side in (-1, -1, -2, -2)], **how)
+
+
+def inside(x: torch.Tensor, axis: int, reach: int) -> torch.Tensor:
+    """How many values within `reach` of each along the axis -1 or -2 lie inside '... h w', in a shape that x can be divided by."""
+    place, last = torch.arange(x.shape[axis], device=x.device), x.shape[axis] - 1
+    return ((place + reach).clamp(max=last) - (place - reach).clamp(min=0) + 1).reshape(-1, *[1] * (-1 - axis))
+
+
 def along_axis(x: torch.Tensor, axis: int, reach: int, combine: Callable, beyond: float) -> torch.Tensor:
     """Each value of '... h w' combined with all within `reach` along the axis -1 or -2, pair by pair; `beyond` the image's sides.
 
     By slices: on a CPU that takes a fifth to a tenth of a pooling's time.
     """
-    padded = F.pad(x, [reach * (axis == side) for side in (-1, -1, -2, -2)], value=beyond)
+    padded = pad_axis(x, axis, reach, value=beyond)
     return fold(combine, (padded.narrow(axis, k, x.shape[axis]) for k in range(2 * reach + 1)))
 
 
@@ -43,10 +54,7 @@ def least(x: torch.Tensor, reach: int) -> torch.Tensor:
 
 def mean_along(x: torch.Tensor, axis: int, side: int) -> torch.Tensor:
     """'... h w' averaged over `side` neighbours, an odd number, along the axis -1 or -2; at the image's sides over those that lie inside."""
-    size, reach = x.shape[axis], side // 2
-    place = torch.arange(size, device=x.device)
-    count = (place + reach).clamp(max=size - 1) - (place - reach).clamp(min=0) + 1
-    return along_axis(x, axis, reach, torch.add, 0.0) / count.reshape(-1, *[1] * (-1 - axis))
+    return along_axis(x, axis, side // 2, torch.add, 0.0) / inside(x, axis, side // 2)
 
 
 @in_full
