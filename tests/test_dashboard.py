@@ -164,3 +164,4 @@ def test_a_validation_is_drawn_once(tmp_path):
     drawn = [entry for _, entry in map(json.loads, (tmp_path / "visdom.log").read_text().splitlines())]
     points = lambda win: [entry["data"][0]["x"] for entry in drawn if entry.get("win") == win]
     assert points("bad_pix") == [[0], [2]] and len(points("loss")) == 4
+    assert sum(entry.get("win") == "disparity s" for entry in drawn) == 2  # its pictures too

@@ -321,6 +321,30 @@ def test_scenes_of_one_folder_name_are_told_apart(trained, tmp_path, capsys):
     assert "argument --name: expected a name without folders: got 'a/b'" in capsys.readouterr().err
 
 
+def test_a_scene_that_is_named_twice_counts_once(trained, tmp_path, capsys):
+    root, _, weights = trained
+    scene = sorted((root / "d" / "LFs").glob("*.npy"))[0]
+    argv = ["validate", str(scene), str(scene.parent / ".." / "LFs" / scene.name), "--weights", str(weights), "--device", "cpu", "--border", "4", "--json", str(tmp_path / "t.json")]
+    assert main(argv) == 0
+    assert [row["scene"] for row in json.loads((tmp_path / "t.json").read_text())["scenes"]] == [scene.stem]
+
+
+def test_a_table_that_may_only_be_read_is_known_before_a_network_is_run(trained, tmp_path, monkeypatch, capsys):
+    root, _, weights = trained
+    table = tmp_path / "t.md"
+    table.touch()
+    monkeypatch.setattr("lfkit.files.os.access", lambda path, mode: path != table)
+    monkeypatch.setattr("lfkit.__main__.predict_scene", None)
+    assert main(["validate", str(root / "d"), "--weights", str(weights), "--device", "cpu", "--table", str(table)]) == 2
+    assert "t.md: can't be written, it may only be read; name another place" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--lr", "--gamma"])
+def test_a_rate_below_0_is_refused(flag, tmp_path, capsys):
+    assert main(["train", "--log_dir", str(tmp_path / "log"), f"{flag}=-1"]) == 2
+    assert f"argument {flag}: must be a number from 0: got -1" in capsys.readouterr().err and not (tmp_path / "log").exists()
+
+
 def test_predict_asks_for_no_truth(trained, tmp_path):
     _, _, weights = trained
     folder = lfkit.save_scene(lfkit.synthesize(0, size=32, views_num=3), tmp_path, "hci")
