@@ -12,7 +12,7 @@ from lfkit.lightfield import Scene
 from lfkit.see_through import compute_psnr, see_through
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-baselines, outlines, peaks, touched = (__import__(name) for name in ("baselines", "outlines", "peaks", "touched"))
+baselines, looks, outlines, peaks, touched = (__import__(name) for name in ("baselines", "looks", "outlines", "peaks", "touched"))
 
 TRUTH = np.where(np.arange(40) < 20, 1, 0).astype(np.float32)[None].repeat(40, 0)  # near in columns 0 to 19
 
@@ -97,3 +97,10 @@ def test_what_is_seen_through_is_worse_where_the_occluder_is_missed():
     rows = peaks.nearer(scene, {"depth_map": torch.from_numpy(scene.bg_disp)[None]}, model)
     found, missed = rows[peaks.MASSES.index(0.15)][3], rows[peaks.MASSES.index(0.4)][3]
     assert found > missed + 3 and missed == pytest.approx(compute_psnr(see_through(scene.lf, scene.bg_disp, scene.bg_disp)[0], scene.gt_data, scene.mask))
+
+
+def test_the_best_choice_is_the_nearest_value_within_reach():
+    disp = np.where(np.arange(40) < 22, 1, 0).astype(np.float32)[None].repeat(40, 0)  # the outline two pixels too far out
+    assert np.array_equal(looks.best_choice(disp, TRUTH), TRUTH)
+    far = np.where(np.arange(40) < 26, 1, 0).astype(np.float32)[None].repeat(40, 0)  # six, of which three are within reach
+    assert (looks.best_choice(far, TRUTH)[20] != TRUTH[20]).sum() == 3
