@@ -125,11 +125,12 @@ def plot_predictions(vis, report: dict) -> None:
 
 def draw_report(board: Dashboard, report: dict) -> None:
     """Adds one report of `fit` to the dashboard: the curves, and after a validation its pictures."""
-    tested = report["validation"]["epoch"]  # the newest, which reports hold until there is another
-    plot_loss(board, report["epoch"], report if tested != board.tested else report | {"validation": None})
-    if tested != board.tested:
+    if report["validation"]["epoch"] == board.tested:  # reports hold the newest until there is another
+        report = report | {"validation": None}
+    else:
         plot_predictions(board, report)
-    board.tested = tested
+        board.tested = report["validation"]["epoch"]
+    plot_loss(board, report["epoch"], report)
     board.save()
 
 

@@ -88,7 +88,6 @@ def view_files(folder: Path, camera: dict | None = None) -> list[Path]:
         other = next(file for file, n in zip(files, numbers) if len(n) == usual)
         raise ValueError(f"{folder}: the numbers in {odd[0].name} are not as many as in {other.name}, which leaves the order of the views open; name all alike, or take it away if it is no view")
     if usual:
-        files, numbers = zip(*sorted(zip(files, numbers), key=lambda pair: pair[1]))
         telling = [k for k, values in enumerate(zip(*numbers)) if len(set(values)) > 1]
         in_rows = len(telling) > 1 and len({n[telling[0]] for n in numbers}) < len(files)
         telling = telling[:2] if in_rows else telling[:1]
