@@ -1,0 +1,67 @@
+"""The path-traced scenes of benchmarks/path_traced.py, where Mitsuba is at hand."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+path_traced = __import__("path_traced")
+
+SIZE = 32
+
+
+def hit(scene, u: int, v: int, y: float, x: float):
+    """The ray of view (u, v) through this place of the picture, in pixels, as origin and direction; and where it meets the scene."""
+    mi = path_traced.mitsuba()
+    ray, _ = path_traced.sensor(SIZE, u, v, "box").sample_ray(0, 0.5, mi.ScalarPoint2f((x + 0.5) / SIZE, (y + 0.5) / SIZE), mi.ScalarPoint2f(0.5))
+    return np.array(ray.o), np.array(ray.d), np.array(scene.ray_intersect(ray).p)
+
+
+def test_without_the_renderer_one_sentence_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mitsuba", None)
+    path_traced.mitsuba.cache_clear()
+    with pytest.raises(SystemExit, match=r'Mitsuba 3, which is not here: pip install -e "\.\[bench\]"'):
+        path_traced.main(["nowhere"])
+    path_traced.mitsuba.cache_clear()
+
+
+def test_a_disparity_is_where_its_depth_is_seen():
+    """A point at depth z, seen by cameras a step apart whose picture is SIZE pixels over a width of 2 HALF z, moves by SCALE / z; less SHIFT, as the principal point moves too."""
+    assert path_traced.depth(path_traced.FAR) == pytest.approx(path_traced.FAR_Z)
+    assert path_traced.depth(3.5) == pytest.approx(path_traced.NEAREST_Z)
+    assert path_traced.SCALE / path_traced.depth(0.25) - path_traced.SHIFT == pytest.approx(0.25)
+
+
+def test_what_the_centre_view_sees_lies_in_each_view_where_its_true_disparity_says():
+    """design.md's geometry: the ray of view (u, v) through (y + (4 - u) d, x + (4 - v) d) goes through the centre view's point at (y, x)."""
+    pytest.importorskip("mitsuba")
+    scene = path_traced.load(path_traced.draw(2)[1])
+    disp = path_traced.true_disp(scene, SIZE)
+    assert np.ptp(disp) > 1  # a pile of things, not a wall
+    for y, x in ((3, 5), (10, 28), (16, 16), (29, 8)):
+        _, _, point = hit(scene, 4, 4, y, x)
+        for u, v in ((0, 0), (8, 3), (4, 7), (1, 4)):
+            origin, way, _ = hit(scene, u, v, y + (4 - u) * disp[y, x], x + (4 - v) * disp[y, x])
+            assert np.linalg.norm(np.cross(point - origin, way)) / point[2] * SIZE / 2 / path_traced.HALF < 1e-3  # pixels
+
+
+@pytest.mark.parametrize("seed", range(len(path_traced.OCCLUDERS)))
+def test_each_kind_of_scene_has_its_layers(seed):
+    pytest.importorskip("mitsuba")
+    scene = path_traced.render(seed, SIZE, 9)
+    assert scene.lf.shape == (9, 9, SIZE, SIZE, 3) and np.isfinite(scene.bg_disp).all()
+    assert path_traced.FAR - 0.1 < scene.bg_disp.min() and scene.bg_disp.max() < path_traced.OCCLUDER[0]
+    kind = path_traced.OCCLUDERS[seed]
+    assert scene.name.endswith(kind.replace(" ", "_"))
+    if kind == "nothing":
+        assert scene.fg_disp is None
+    else:
+        hidden = scene.mask
+        assert 0.03 < hidden.mean() < 0.7
+        np.testing.assert_array_equal(scene.fg_disp[~hidden], scene.bg_disp[~hidden])
+        assert (scene.fg_disp[hidden] > scene.bg_disp[hidden] + 0.3).all() and scene.fg_disp.max() < 4.5
+        far = np.abs(scene.lf[4, 4].astype(int) - scene.gt_data).max(-1)
+        assert far[hidden].mean() > 1.3 * far[~hidden].mean()  # what is in front is in the picture where the mask says, but for its shadow
