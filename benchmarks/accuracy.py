@@ -1,6 +1,6 @@
 """Errors on scenes that no weights have seen, in one table a group: procedural scenes of held-out seeds, and scenes of your own with truth.
 
-    python benchmarks/accuracy.py [SCENE ...] [--weights FILE ...] [--seeds 8] [--first 1000] [--embed 3] [--json FILE]
+    python benchmarks/accuracy.py [SCENE ...] [--weights FILE ...] [--seeds 8] [--first 1000] [--embed 3] [--noise 0.02] [--json FILE]
 
 Background's disparity, border 15, inside and outside the occluder's mask; "both peaks" is the percent of the pixels whose layers lie more than 2.1 steps
 apart, at which depDistT has a peak within 0.25 px of each. A SCENE without occluders is scored as it comes, and, with --embed, with drawn occluders in front
@@ -8,6 +8,7 @@ of it (three seeds). A weights FILE may be the EPINET-like baseline's, of `bench
 """
 
 import argparse
+import dataclasses
 import json
 import time
 from pathlib import Path
@@ -50,6 +51,12 @@ def embedded(scene: Scene, seed: int) -> Scene:
     return Scene(f"{scene.name} + occluders {seed}", as_byte(lf), scene.bg_disp, fg_disp, mask, scene.centre)
 
 
+def noisy(scene: Scene, sigma: float) -> Scene:
+    """The scene with normal noise of this standard deviation on all views, in parts of the full range."""
+    noise = np.random.default_rng(0).standard_normal(scene.lf.shape, np.float32)
+    return dataclasses.replace(scene, lf=as_byte(np.clip(as_float(scene.lf) + np.float32(sigma) * noise, 0, 1)))
+
+
 def scenes_to_score(paths: list[str], seeds: int, first: int, embed: int):
     """(group, scene) of all that is scored."""
     for k in range(seeds):
@@ -81,12 +88,14 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=1000, help="first of them, after HELD_OUT")
     parser.add_argument("--embed", type=int, default=3, help="occluders' seeds before each scene without any")
     parser.add_argument("--symmetries", type=int, default=1, help="as `python -m lfkit validate` takes it")
+    parser.add_argument("--noise", type=float, default=0.0, help="standard deviation of noise that is added to the views, in parts of the full range")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     device = lfkit.choose_device("auto")
     models = {label: load(path).to(device) for label, path in zip(model_labels(args.weights), args.weights)}
     rows = []
     for group, scene in tqdm(scenes_to_score(args.scenes, args.seeds, args.first, args.embed), leave=False):
+        scene = noisy(scene, args.noise) if args.noise else scene
         for label, model in models.items():
             start = time.perf_counter()
             both, _, disp = (out.numpy() for out in predict_scene(scene.lf, model, device, symmetries=args.symmetries))

@@ -12,7 +12,7 @@ from lfkit.lightfield import Scene
 from lfkit.see_through import compute_psnr, see_through
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-baselines, looks, outlines, peaks, touched = (__import__(name) for name in ("baselines", "looks", "outlines", "peaks", "touched"))
+accuracy, baselines, looks, outlines, peaks, touched = (__import__(name) for name in ("accuracy", "baselines", "looks", "outlines", "peaks", "touched"))
 
 TRUTH = np.where(np.arange(40) < 20, 1, 0).astype(np.float32)[None].repeat(40, 0)  # near in columns 0 to 19
 
@@ -104,3 +104,11 @@ def test_the_best_choice_is_the_nearest_value_within_reach():
     assert np.array_equal(looks.best_choice(disp, TRUTH), TRUTH)
     far = np.where(np.arange(40) < 26, 1, 0).astype(np.float32)[None].repeat(40, 0)  # six, of which three are within reach
     assert (looks.best_choice(far, TRUTH)[20] != TRUTH[20]).sum() == 3
+
+
+def test_noise_has_the_standard_deviation_asked_for_and_differs_from_view_to_view():
+    """About 0.5 nothing is cut off; rounding to bytes adds 1/12 of a byte's variance."""
+    scene = Scene("grey", np.full((3, 3, 40, 40, 3), 128, np.uint8), TRUTH)
+    noise = accuracy.noisy(scene, 0.02).lf.astype(float) - 128
+    assert noise.std() == pytest.approx(np.sqrt((0.02 * 255) ** 2 + 1 / 12), rel=0.02) and abs(noise.mean()) < 0.1
+    assert abs(np.corrcoef(noise[0, 0].ravel(), noise[1, 1].ravel())[0, 1]) < 0.05 and (scene.lf == 128).all()
