@@ -31,8 +31,6 @@ HALF = math.tan(math.radians(20))              # half the width of the picture a
 SCALE = (3.5 - FAR) / (1 / NEAREST_Z - 1 / FAR_Z)   # disparity is SCALE / depth - SHIFT
 SHIFT = SCALE / FAR_Z - FAR
 PICTURES = ("astronaut", "coffee", "chelsea", "rocket", "hubble_deep_field", "immunohistochemistry", "brick", "grass", "gravel")
-OCCLUDERS = ("nothing", "bars", "wire", "slats", "bush", "bare tree", "grass")
-BACKGROUNDS = ("room", "hills", "pile")
 
 
 @cache
@@ -92,13 +90,18 @@ def matter(rng: np.random.Generator, colour: tuple | None = None, repeats: float
     return {"type": "twosided", "bsdf": shiny if rng.random() < 0.25 else dull}
 
 
+def turn(rng: np.random.Generator, count: int | None = None) -> np.ndarray:
+    """A random rotation '3 3', or 'count 3 3'."""
+    return Rotation.random(count, random_state=int(rng.integers(1 << 31))).as_matrix()
+
+
 def placed(rng: np.random.Generator, at, size, turned: bool = True):
     """A transform: scaled, turned at random, and moved."""
     mi = mitsuba()
-    turn = np.eye(4)
+    turning = np.eye(4)
     if turned:
-        turn[:3, :3] = Rotation.random(random_state=int(rng.integers(1 << 31))).as_matrix()
-    return mi.ScalarTransform4f().translate(list(map(float, at))) @ mi.ScalarTransform4f(turn) @ mi.ScalarTransform4f().scale(list(map(float, np.broadcast_to(size, 3))))
+        turning[:3, :3] = turn(rng)
+    return mi.ScalarTransform4f().translate(list(map(float, at))) @ mi.ScalarTransform4f(turning) @ mi.ScalarTransform4f().scale(list(map(float, np.broadcast_to(size, 3))))
 
 
 def mesh(vertices: np.ndarray, faces: np.ndarray, surface: dict, uv: np.ndarray | None = None):
@@ -115,6 +118,12 @@ def mesh(vertices: np.ndarray, faces: np.ndarray, surface: dict, uv: np.ndarray 
     return out
 
 
+def grid_faces(rows: int, columns: int) -> np.ndarray:
+    """Two triangles for each square of a grid of vertices, row by row."""
+    at = np.arange(rows - 1)[:, None] * columns + np.arange(columns - 1)
+    return np.concatenate([np.stack([at, at + 1, at + columns], -1).reshape(-1, 3), np.stack([at + 1, at + columns + 1, at + columns], -1).reshape(-1, 3)])
+
+
 def rod(start, end, radius: float, surface: dict) -> dict:
     """A round bar."""
     return {"type": "cylinder", "p0": list(map(float, start)), "p1": list(map(float, end)), "radius": float(radius), "bsdf": surface}
@@ -124,10 +133,8 @@ def sheet(height: Callable, x: np.ndarray, z: np.ndarray, surface: dict):
     """A heightfield over a grid: height(x, z)."""
     across, along = np.meshgrid(x, z)
     vertices = np.stack([across, height(across, along), along], -1).reshape(-1, 3)
-    n, at = len(x), np.arange(len(z) - 1)[:, None] * len(x) + np.arange(len(x) - 1)
-    faces = np.concatenate([np.stack([at, at + 1, at + n], -1).reshape(-1, 3), np.stack([at + 1, at + n + 1, at + n], -1).reshape(-1, 3)])
     uv = np.stack(np.meshgrid(np.linspace(0, 1, len(x)), np.linspace(0, 1, len(z))), -1).reshape(-1, 2)
-    return mesh(vertices, faces, surface, uv)
+    return mesh(vertices, grid_faces(len(z), len(x)), surface, uv)
 
 
 def ring(rng: np.random.Generator, at, size: float):
@@ -135,10 +142,8 @@ def ring(rng: np.random.Generator, at, size: float):
     thick, around = rng.uniform(0.2, 0.45), np.linspace(0, 2 * np.pi, 49)
     a, b = np.meshgrid(around, around)
     points = np.stack([(1 + thick * np.cos(b)) * np.cos(a), (1 + thick * np.cos(b)) * np.sin(a), thick * np.sin(b)], -1).reshape(-1, 3)
-    points = points @ Rotation.random(random_state=int(rng.integers(1 << 31))).as_matrix().T * size / 1.4 + at
-    n, k = len(around), np.arange(len(around) - 1)[:, None] * len(around) + np.arange(len(around) - 1)
-    faces = np.concatenate([np.stack([k, k + 1, k + n], -1).reshape(-1, 3), np.stack([k + 1, k + n + 1, k + n], -1).reshape(-1, 3)])
-    return mesh(points, faces, matter(rng), np.stack([a / 2 / np.pi * 3, b / 2 / np.pi], -1).reshape(-1, 2))
+    points = points @ turn(rng).T * size / 1.4 + at
+    return mesh(points, grid_faces(len(around), len(around)), matter(rng), np.stack([a / 2 / np.pi * 3, b / 2 / np.pi], -1).reshape(-1, 2))
 
 
 def solid(rng: np.random.Generator, at, size: float, upright: bool = False):
@@ -147,7 +152,7 @@ def solid(rng: np.random.Generator, at, size: float, upright: bool = False):
     if kind == "ring":
         return ring(rng, at, size)
     if kind == "can":
-        axis = np.array([0, 1, 0]) if upright else Rotation.random(random_state=int(rng.integers(1 << 31))).as_matrix()[0]
+        axis = np.array([0, 1, 0]) if upright else turn(rng)[0]
         return rod(np.array(at) - size * axis, np.array(at) + size * axis, size * rng.uniform(0.2, 0.8), matter(rng))
     shape = {"ball": "sphere", "box": "cube", "disc": "disk"}[kind]
     return {"type": shape, "to_world": placed(rng, at, size * (rng.uniform(0.5, 1, 3) if kind == "box" else 1), turned=not upright), "bsdf": matter(rng)}
@@ -227,8 +232,8 @@ def wire(rng: np.random.Generator) -> list:
 def slats(rng: np.random.Generator) -> list:
     mi = mitsuba()
     z, surface, gap, tilt, turned = fence_plane(rng)(0), matter(rng), rng.uniform(0.13, 0.25), rng.uniform(-40, 40), rng.random() < 0.3
-    turn = mi.ScalarTransform4f().rotate([0, 0, 1], 90.0 * turned)
-    return [{"type": "cube", "bsdf": surface, "to_world": mi.ScalarTransform4f().translate([0, 0, z]) @ turn @ mi.ScalarTransform4f().translate([0, float(y), 0]) @
+    upright = mi.ScalarTransform4f().rotate([0, 0, 1], 90.0 * turned)
+    return [{"type": "cube", "bsdf": surface, "to_world": mi.ScalarTransform4f().translate([0, 0, z]) @ upright @ mi.ScalarTransform4f().translate([0, float(y), 0]) @
              mi.ScalarTransform4f().rotate([1, 0, 0], float(tilt)) @ mi.ScalarTransform4f().scale([2, float(gap * rng.uniform(0.15, 0.3)), 0.005])} for y in np.arange(-1.5, 1.5, gap)]
 
 
@@ -237,7 +242,7 @@ def leaves(rng: np.random.Generator, places: np.ndarray, size: float) -> list:
     outline = np.array([[0, -1, 0], [0.4, -0.1, 0.12], [0, 1, -0.1], [-0.4, -0.1, 0.12], [0, -0.1, 0]])
     faces, colour, out = np.array([[0, 1, 4], [1, 2, 4], [2, 3, 4], [3, 0, 4]]), rng.uniform([0.1, 0.2, 0.05], [0.5, 0.6, 0.3]), []
     for some in np.array_split(places, 6):
-        turns = Rotation.random(len(some), random_state=int(rng.integers(1 << 31))).as_matrix()
+        turns = turn(rng, len(some))
         points = np.einsum("nij,kj->nki", turns, outline) * size * rng.uniform(0.6, 1.2, (len(some), 1, 1)) + some[:, None]
         out.append(mesh(points.reshape(-1, 3), (faces + 5 * np.arange(len(some))[:, None, None]).reshape(-1, 3), matter(rng, colour * rng.uniform(0.7, 1.3))))
     return out
@@ -248,8 +253,8 @@ def twig(rng: np.random.Generator, start: np.ndarray, way: np.ndarray, thick: fl
     end = start + way
     rods, ends = [rod(start, end, thick, surface)], [end]
     for _ in range(rng.integers(2, 4) if forks else 0):
-        turn = Rotation.from_rotvec(rng.normal(0, 0.5, 3) * [0.4, 0.4, 1]).as_matrix()
-        more, last = twig(rng, start + rng.uniform(0.4, 1) * way, turn @ way * rng.uniform(0.5, 0.85), 0.65 * thick, forks - 1, surface)
+        bend = Rotation.from_rotvec(rng.normal(0, 0.5, 3) * [0.4, 0.4, 1]).as_matrix()
+        more, last = twig(rng, start + rng.uniform(0.4, 1) * way, bend @ way * rng.uniform(0.5, 0.85), 0.65 * thick, forks - 1, surface)
         rods, ends = rods + more, ends + last
     return rods, ends
 
@@ -279,10 +284,12 @@ def grass(rng: np.random.Generator) -> list:
         t = np.linspace(0, 1, 8)[:, None]
         middle = root + t * [0, tall, 0] + t**2 * [lean[0], 0, 0.3 * lean[1]]
         wide = rng.uniform(0.008, 0.025) * (1 - t) * [1, 0, rng.normal(0, 0.5)]
-        k = 2 * np.arange(7)[:, None]
-        faces = np.concatenate([k + [0, 1, 2], k + [1, 3, 2]])
-        blades.append(mesh(np.stack([middle - wide, middle + wide], 1).reshape(-1, 3), faces, matter(rng, colour * rng.uniform(0.6, 1.4))))
+        blades.append(mesh(np.stack([middle - wide, middle + wide], 1).reshape(-1, 3), grid_faces(len(t), 2), matter(rng, colour * rng.uniform(0.6, 1.4))))
     return blades
+
+
+BACKGROUNDS = {"room": room, "hills": hills, "pile": pile}
+OCCLUDERS = {"nothing": lambda rng: [], "bars": bars, "wire": wire, "slats": slats, "bush": bush, "bare_tree": bare_tree, "grass": grass}
 
 
 # --- a scene -------------------------------------------------------------------------------------------------------------------------
@@ -317,13 +324,19 @@ def true_disp(scene, size: int) -> np.ndarray:
     return out
 
 
-def draw(seed: int) -> tuple[str, list, list]:
-    """A scene's name, the parts of its background, with the lights, and its occluders."""
-    rng = np.random.default_rng(seed)
-    occluder, background = OCCLUDERS[seed % len(OCCLUDERS)], BACKGROUNDS[seed % len(BACKGROUNDS)]
-    make = {"nothing": lambda rng: [], "bars": bars, "wire": wire, "slats": slats, "bush": bush, "bare tree": bare_tree, "grass": grass}[occluder]
-    parts = {"room": room, "hills": hills, "pile": pile}[background](rng) + lights(rng)
-    return f"{seed:03d}_{background}_{occluder.replace(' ', '_')}", parts, make(rng)
+def kinds(seed: int) -> tuple[str, str]:
+    """Of a seed's background and occluder."""
+    return tuple(list(some)[seed % len(some)] for some in (BACKGROUNDS, OCCLUDERS))
+
+
+def name_of(seed: int) -> str:
+    return "_".join([f"{seed:03d}", *kinds(seed)])
+
+
+def draw(seed: int) -> tuple[list, list]:
+    """The parts of a scene's background, with the lights, and its occluders."""
+    rng, (background, occluder) = np.random.default_rng(seed), kinds(seed)
+    return BACKGROUNDS[background](rng) + lights(rng), OCCLUDERS[occluder](rng)
 
 
 def load(parts: list):
@@ -334,7 +347,7 @@ def load(parts: list):
 def render(seed: int, size: int, samples: int) -> Scene:
     """The light field of a seed and what is true of its centre view."""
     mi = mitsuba()
-    name, background, occluders = draw(seed)
+    name, (background, occluders) = name_of(seed), draw(seed)
     whole, behind = load(background + occluders), load(background)
     filter, centre = ("box", "gaussian")[seed // 2 % 2], (VIEWS_NUM // 2, VIEWS_NUM // 2)
     shot = lambda scene, u, v: np.array(mi.render(scene, sensor=sensor(size, u, v, filter), spp=samples, seed=VIEWS_NUM * u + v))
@@ -348,14 +361,6 @@ def render(seed: int, size: int, samples: int) -> Scene:
     return Scene(name, developed(views), bg_disp, fg_disp, fg_disp > bg_disp + 1e-3, developed(shot(behind, *centre)))
 
 
-def render_to(out: Path, seed: int, size: int, samples: int) -> str:
-    """Renders a seed into its folder, unless it is there."""
-    name = draw(seed)[0]
-    if not (out / name).exists():
-        save_scene(render(seed, size, samples), out, "hci")
-    return name
-
-
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
@@ -366,7 +371,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     mitsuba()
     for seed in tqdm(range(args.first, args.first + args.seeds), disable=None):
-        render_to(args.out, seed, args.size, args.samples)
+        if not (args.out / name_of(seed)).exists():
+            save_scene(render(seed, args.size, args.samples), args.out, "hci")
 
 
 if __name__ == "__main__":
