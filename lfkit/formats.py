@@ -22,6 +22,7 @@ COARSE = 8   # pixels that are averaged before views are compared: more than a d
 CAMERA = {"intrinsics": ("focal_length_mm", "image_resolution_x_px", "image_resolution_y_px", "sensor_size_mm"),
           "extrinsics": ("num_cams_x", "num_cams_y", "baseline_mm", "focus_distance_m")}
 
+UNREAD = (".exr", ".hdr", ".mat", ".npz", ".tif", ".tiff", ".jpg", ".bmp")  # in which others keep maps and masks
 TRUTH_FILES = {"bg_disp": ("bg_disp.npy", "bg_disp.pfm", "gt_disp_lowres.pfm"), "fg_disp": ("fg_disp.npy", "fg_disp.pfm", "fg_disp_lowres.pfm"), "mask": ("mask.png", "mask.npy")}
 ACROSS, DOWN = re.compile(r"(x|col|column)[-_ ]*$", re.I), re.compile(r"(y|row)[-_ ]*$", re.I)  # before a number in a name: a column, a row
 
@@ -42,7 +43,7 @@ def read_folder(folder: Path, truth: bool = True) -> dict[str, np.ndarray | None
 
     Raises:
         FileNotFoundError: when there are no views.
-        ValueError: when views are missing or differ in size, a map is damaged, or the camera file is not one of HCI's.
+        ValueError: when views are missing or differ in size, a map is damaged or of a kind that is not read, or the camera file is not one of HCI's.
 
     Source: 4D Light Field Benchmark, https://lightfield-analysis.uni-konstanz.de. INRIA's DLFD and SLFD: Shi, Jiang and Guillemot, "A framework for
     learning depth from a flexible subset of dense and sparse light field views", IEEE TIP 28(12), 2019; names (lf_1_1.png ... lf_9_9.png,
@@ -151,11 +152,13 @@ def _read_view_files(files: list[Path]) -> np.ndarray:
 
 
 def _optional(folder: Path, *names: str) -> np.ndarray | None:
-    """The first of the named files that is there, read by its kind."""
+    """The first of the named files that is there, read by its kind; ValueError where it is there in another kind alone."""
     for name in names:
         path = folder / name
         if path.exists():
             return read_pfm(path) if path.suffix == ".pfm" else read_image(path) if path.suffix == ".png" else np.array(read_array(path))
+    if unread := [path for name in names for suffix in UNREAD if (path := (folder / name).with_suffix(suffix)).exists()]:
+        raise ValueError(f"{unread[0]}: {unread[0].suffix} is not read, expected {' or '.join(names)}; save it as one of these, or take it away")
     return None
 
 

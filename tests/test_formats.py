@@ -341,6 +341,15 @@ def test_truth_is_read_as_pfm_and_npy(tmp_path):
     assert lfkit.load_scene(folder, truth=False).mask is None
 
 
+@pytest.mark.parametrize("name, expected", [("bg_disp.exr", "bg_disp.npy or bg_disp.pfm or gt_disp_lowres.pfm"), ("gt_disp_lowres.tif", "gt_disp_lowres.pfm"),
+                                            ("fg_disp.npz", "fg_disp.npy or"), ("mask.jpg", "mask.png or mask.npy")])
+def test_truth_of_another_kind_is_not_passed_over(tmp_path, name, expected):
+    write_views(tmp_path / "s", "v{n:02d}.png")
+    (tmp_path / "s" / name).write_bytes(b"?")
+    check_broken(f"{name}: {name[name.index('.'):]} is not read, expected .*{expected}.*; save it as one of these, or take it away", tmp_path / "s")
+    assert lfkit.load_scene(tmp_path / "s", truth=False).lf.shape[:2] == (3, 3)
+
+
 def test_truth_of_an_earlier_scene_is_not_left_beside_new_views(tmp_path):
     scene = lfkit.synthesize(0, size=16, views_num=3)
     folder = lfkit.save_scene(scene, tmp_path, "hci")
