@@ -20,7 +20,7 @@ from torch import nn
 from tqdm import trange
 
 import lfkit
-from lfkit.devices import choose_device
+from lfkit.distributed import choose_device
 from lfkit.losses import CRITERIA, WEIGHT_NAMES
 from lfkit.optim import make_average, make_scaler
 

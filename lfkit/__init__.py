@@ -4,8 +4,8 @@ from lfkit.checkpoint import best_checkpoint, find_checkpoint, load_checkpoint, 
 from lfkit.config import PROFILES, get_parser
 from lfkit.dashboard import plot_loss
 from lfkit.dataset import DatasetLF
-from lfkit.devices import choose_device
 from lfkit.disparity import disp_expectation, disparity_levels, get_disp_distribution, inside_levels, nearest_peak
+from lfkit.distributed import choose_device
 from lfkit.engine import build, fit, train_epoch, validation
 from lfkit.inference import overlap_crop_forward, predict_scene
 from lfkit.lightfield import Scene, load_scene, save_scene, write_synthetic

@@ -2,7 +2,6 @@
 
 import argparse
 import faulthandler
-import json
 import logging
 import sys
 import time
@@ -16,7 +15,6 @@ from lfkit import distributed
 from lfkit.checkpoint import WEIGHTS, load_model
 from lfkit.config import SentenceParser, add_training_arguments, check_arguments, whole, whole_or_auto
 from lfkit.dashboard import Dashboard, draw_report, run_dashboard
-from lfkit.devices import choose_device
 from lfkit.disparity import MAX_DISP, nearest_peak
 from lfkit.engine import fit
 from lfkit.faults import Fault
@@ -27,6 +25,7 @@ from lfkit.inference import SYMMETRIES, predict_scene
 from lfkit.lightfield import SCENE_LISTS, Scene, as_byte, find_scenes, is_scene, load_scene, read_scene_list, save_scene, write_pfm, write_synthetic
 from lfkit.metrics import BENCHMARK_BORDER
 from lfkit.report import write_report
+from lfkit.rundir import write_json
 from lfkit.synthetic import synthesize
 from lfkit.tables import check_errors, check_table_files, format_comparison, format_table, model_labels, path_labels, score_layers, score_scene, write_tables
 from lfkit.visual import disp_limits, save_disparity
@@ -39,7 +38,7 @@ def train(args: argparse.Namespace) -> None:
     check_arguments(args)
     board = None
     with distributed.group(args.device) as device:
-        for report in fit(args, choose_device(device)):
+        for report in fit(args, distributed.choose_device(device)):
             if args.if_visdom and distributed.rank() == 0:
                 board = board or Dashboard(report["log_path"].name, args.visdom_server, args.visdom_port, report["log_path"] / "visdom.log")
                 draw_report(board, report)
@@ -52,6 +51,8 @@ def expand_scenes(paths: Sequence[str]) -> list[Path]:
         if is_scene(existing(path)):
             scenes.append(path)
             continue
+        if path.is_file():
+            raise ValueError(f"{path}: is neither a scene nor a data directory; name one of these")
         found = find_scenes(path)
         listed = (path / SCENE_LISTS[0]).exists()
         scenes += [found[name] for name in read_scene_list(path, SCENE_LISTS[0])] if listed else found.values()
@@ -102,14 +103,13 @@ def validate(args: argparse.Namespace) -> None:
         for rows in models.values():
             for row, label in zip(rows, path_labels(paths)):
                 row["scene"] = label
+    if args.json:  # first, as an error that is asked for may be one that no scene has
+        what = [{"weights": str(weights), "border": args.border, "scenes": rows} for weights, rows in zip(args.weights, models.values())]
+        write_json(Path(args.json), what[0] if len(what) == 1 else what)
     rows = next(iter(models.values()))
     alone = len(models) == 1 and not args.errors
     print(format_table(rows, args.border) if alone else format_comparison(models, args.errors, "text", args.border))
     write_tables(args.table, models, args.errors, args.border)
-    if args.json:
-        what = [{"weights": str(weights), "border": args.border, "scenes": rows} for weights, rows in zip(args.weights, models.values())]
-        Path(args.json).parent.mkdir(parents=True, exist_ok=True)
-        Path(args.json).write_text(json.dumps(what[0] if len(what) == 1 else what, indent=1) + "\n")
 
 
 def export_hci(args: argparse.Namespace) -> None:
@@ -142,7 +142,7 @@ def predict(args: argparse.Namespace) -> None:
         write_pfm(out / f"{scene.name}_{name}.pfm", disp)
         save_disparity(out / f"{scene.name}_{name}.png", disp, limits)
     iio.imwrite(out / f"{scene.name}_centre.png", as_byte(scene.centre))
-    print(f"{scene.name}: {disps['bg_disp'].min():.2f} ... {disps['bg_disp'].max():.2f} px per view step behind, {seconds:.1f} s; "
+    print(f"{scene.name}: {scene.views_num} x {scene.views_num} views of {scene.lf.shape[2]} x {scene.lf.shape[3]} pixels, {disps['bg_disp'].min():.2f} ... {disps['bg_disp'].max():.2f} px per view step behind, {seconds:.1f} s; "
           f"in {out}: {', '.join(sorted(p.name for p in out.iterdir() if p.name.startswith(scene.name + '_')))}")
 
 
@@ -184,7 +184,7 @@ COMMANDS = {"train": train, "validate": validate, "predict": predict, "export-hc
 
 def plain_name(text: str) -> str:
     """A name that is no path."""
-    if not text or text != Path(text).name:
+    if text in ("", "..") or text != Path(text).name:
         raise argparse.ArgumentTypeError(f"expected a name without folders: got {text!r}")
     return text
 
@@ -260,7 +260,7 @@ def make_parser() -> SentenceParser:
     command.add_argument("--out", required=True, metavar="DIR", help="data directory")
     command.add_argument("--scenes", type=whole(2), default=32, help="how many; one in eight is listed for testing")
     command.add_argument("--size", type=whole(16), default=128, help="side of the views, in pixels")
-    command.add_argument("--seed", type=whole(0), default=0, help="of the first scene")
+    command.add_argument("--seed", type=whole(0, 2**62), default=0, help="of the first scene")
     command.add_argument("--views_num", type=int, default=9, help="views a side, odd")
     command.add_argument("--max_disp", type=float, default=MAX_DISP, help="largest disparity, in pixels per view step, at least 2")
     return parser
@@ -272,7 +272,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args = make_parser().parse_args(sys.argv[1:] if argv is None else list(argv))
         if args.command in ("validate", "predict", "export-hci"):
-            args.chosen_device = choose_device(args.device)
+            args.chosen_device = distributed.choose_device(args.device)
         COMMANDS[args.command](args)
     except (ValueError, OSError, MemoryError, Fault) as error:
         system = isinstance(error, OSError) and error.filename

@@ -5,6 +5,7 @@ import random
 import re
 import zipfile
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,9 +32,9 @@ def plain(value):
     if isinstance(value, Namespace):
         return plain(vars(value))
     if isinstance(value, dict):
-        return {key: plain(part) for key, part in value.items()}
+        return {plain(key): plain(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(plain(part) for part in value)
+        return (list if isinstance(value, list) else tuple)(plain(part) for part in value)
     raise ValueError(f"a checkpoint holds plain values and tensors: got a {type(value).__name__}; turn it into numbers, strings, tensors, or "
                      "lists and dicts of them")
 
@@ -53,8 +54,8 @@ def save_checkpoint(args: Namespace, epoch: int, model: nn.Module, optimizer, sc
         Fault: when the file can't be written, such as on a full disk; the one that was there stays.
     """
     architecture = {name: getattr(model, name, getattr(args, name, None)) for name in ARCHITECTURE}
-    checkpoint = {"format": FORMAT, "args": plain(args), "architecture": architecture, "epoch": int(epoch), "model_state_dict": model.state_dict(),
-                  "optimizer_state_dict": optimizer.state_dict(), "scheduler_state_dict": scheduler.state_dict(), **plain(state)}
+    states = {"optimizer_state_dict": optimizer.state_dict(), "scheduler_state_dict": scheduler.state_dict()}
+    checkpoint = {"format": FORMAT, "epoch": int(epoch), "model_state_dict": model.state_dict(), **plain({"args": args, "architecture": architecture, **states, **state})}
     serialized = io.BytesIO()  # torch.save into a file turns a full disk into an error without its cause
     torch.save(checkpoint, serialized)
     write_whole(checkpoint_path, lambda file: file.write(serialized.getbuffer()))
@@ -168,15 +169,16 @@ def load_pretrained(device: torch.device | str = "cpu") -> DeoccNet:
     return load_model(WEIGHTS, device)[0]
 
 
-def find_checkpoint(log_dir: str | Path, run: str = "*", skipped: list | None = None) -> Path | None:
+def find_checkpoint(log_dir: str | Path, run: str | Sequence[str] = "*", skipped: list | None = None) -> Path | None:
     """The newest whole checkpoint of the runs under log_dir whose name matches, or None.
 
     Args:
         log_dir: where runs are written.
-        run: a pattern of run directories, such as "DeoccNet_*".
+        run: a pattern of run directories, such as "DeoccNet_*", or several.
         skipped: a list to which the reasons for passing over damaged files are added.
     """
-    newest = lambda name: sorted(Path(log_dir).glob(f"{run}/{name}"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    runs = [run] if isinstance(run, str) else run
+    newest = lambda name: sorted((path for run in runs for path in Path(log_dir).glob(f"{run}/{name}")), key=lambda path: path.stat().st_mtime_ns, reverse=True)
     for path in newest("model_state/model_*.pkl") + newest("model_best.pkl"):  # the best is as old as it is, but better than nothing
         try:
             read_checkpoint(path)

@@ -4,6 +4,7 @@ import json
 import shlex
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
+from functools import partial
 
 from lfkit.disparity import MAX_DISP, STEP, disparity_levels
 from lfkit.losses import CRITERIA, DISP_CRITERIA, WEIGHT_NAMES
@@ -27,6 +28,12 @@ class SentenceParser(ArgumentParser):
     def error(self, message):
         raise ValueError(f"{message}; `{self.prog} --help` lists what is known")
 
+    def parse_known_args(self, args=None, namespace=None):
+        known, others = super().parse_known_args(args, namespace)
+        if others:  # here, and not where all is parsed: the command whose flag it should be is known
+            self.error(f"unrecognized arguments: {' '.join(others)}")
+        return known, others
+
     def convert_arg_line_to_args(self, arg_line):
         """A line of a run's args.json as a flag: `@FILE` takes them all, but for what makes a run go on with another; a line of any other file as on the command line."""
         name, _, value = arg_line.strip().rstrip(",").partition(": ")
@@ -34,18 +41,25 @@ class SentenceParser(ArgumentParser):
             return [] if name in ("", "{", "}") else shlex.split(arg_line)
         if value == "null" or name in ('"command"', '"resume"', '"model_save_dir"'):
             return []
-        return [f"--{json.loads(name)}={json.loads(value)}"]
+        try:
+            return [f"--{json.loads(name)}={json.loads(value)}"]
+        except json.JSONDecodeError:
+            self.error(f"the line {arg_line.strip()} is not JSON, \"name\": value; put words in quotes")
 
 
-def whole(low: int, high: float = float("inf")):
-    """An argparse type: a whole number from `low` to `high`."""
+def number(low: float, high: float = float("inf"), kind: type = float, below: float = float("inf")):
+    """An argparse type: a number from `low` to `high` and less than `below`; a whole one where the kind is int."""
+    name = "whole number" if kind is int else "number"
     def parse(text):
-        value = int(text)
-        if not low <= value <= high:
-            raise ArgumentTypeError(f"must be a whole number from {low}{f' to {high}' if high < float('inf') else ''}: got {text}")
+        value = kind(text)
+        if not (low <= value <= high and value < below):
+            raise ArgumentTypeError(f"must be a {name} from {low}{f' to {high}' if high < float('inf') else ''}{f' and below {below}' if below < float('inf') else ''}: got {text}")
         return value
-    parse.__name__ = "whole number"
+    parse.__name__ = name
     return parse
+
+
+whole, share = partial(number, kind=int), number(0, 1)
 
 
 def whole_or_auto(low: int):
@@ -53,25 +67,6 @@ def whole_or_auto(low: int):
     def parse(text):
         return text if text == "auto" else whole(low)(text)
     parse.__name__ = "whole number or auto"
-    return parse
-
-
-def share(text: str) -> float:
-    """An argparse type: a number from 0 to 1."""
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise ArgumentTypeError(f"must be from 0 to 1: got {text}")
-    return value
-
-
-def number(low: float, below: float = float("inf")):
-    """An argparse type: a number from `low`, and less than `below`."""
-    def parse(text):
-        value = float(text)
-        if not low <= value < below:
-            raise ArgumentTypeError(f"must be a number from {low:g}{f' and below {below:g}' if below < float('inf') else ''}: got {text}")
-        return value
-    parse.__name__ = "number"
     return parse
 
 
@@ -88,7 +83,7 @@ def add_knobs(parser: ArgumentParser) -> None:
     knobs.add_argument("--accumulate", type=whole(1), default=1,
                        help="batches a step: the gradient of a batch so many times as large, in the memory of one")
     knobs.add_argument("--clip", type=number(0), default=0.0, help="longest gradient, as the norm over all parameters; 0 for no limit")
-    knobs.add_argument("--average", type=number(0, 1), default=0.0, metavar="DECAY",
+    knobs.add_argument("--average", type=number(0, below=1), default=0.0, metavar="DECAY",
                        help="above 0: validate, and save beside the weights, their moving average, of which each step keeps so much (0.999, say)")
 
 
@@ -142,9 +137,9 @@ def add_loop_arguments(parser: ArgumentParser) -> None:
     train.add_argument("--criterion1", default="l1", choices=tuple(CRITERIA), help="loss on the distributions: L1 or cross-entropy")
     for name, what in zip(WEIGHT_NAMES, ("two-peaked distribution", "background's distribution", "background's disparity")):
         train.add_argument(f"--{name}", type=float, default=1.0, help=f"weight of the loss on the {what}")
-    train.add_argument("--hidden_weight", type=float, default=0.0, help="how much of each loss over the hidden pixels alone is added to it")
+    train.add_argument("--hidden_weight", type=float, default=0.0, help="how much of each loss over the hidden pixels alone is added to it; these are the hidden pixels of a batch, so that its size has a say")
     train.add_argument("--jolt", type=share, default=0.0, help="in this share of the crops the estimates are moved a little before the closer looks, which learn to mend that")
-    train.add_argument("--seed", type=whole(0), default=0, help="seeds initialisation, shuffling, crops and augmentation")
+    train.add_argument("--seed", type=whole(0, 2**62), default=0, help="seeds initialisation, shuffling, crops and augmentation")
 
 
 def add_validation_arguments(parser: ArgumentParser) -> None:

@@ -16,16 +16,12 @@ class Crop(NamedTuple):
         return self.rows[1] - self.rows[0], self.cols[1] - self.cols[0]
 
 
-def _ceil_div(a: int, b: int) -> int:
-    return -(-a // b)
-
-
 def _shortest(size: int, gaps: int, shave: int, mod: int) -> int:
     """The length of crops, as short as can be, of which gaps + 1 cover an axis."""
     if not gaps:
         return size
     lengths = range(2 * shave + mod, size + 1)
-    return lengths[bisect_left(lengths, True, key=lambda n: gaps * ((n - 2 * shave) // mod) >= _ceil_div(size - n, mod))]
+    return lengths[bisect_left(lengths, True, key=lambda n: gaps * ((n - 2 * shave) // mod) >= -((n - size) // mod))]
 
 
 def cut_axis(size: int, gaps: int, shave: int, mod: int) -> list[tuple[int, int, int, int]]:
@@ -38,7 +34,7 @@ def cut_axis(size: int, gaps: int, shave: int, mod: int) -> list[tuple[int, int,
     [(0, 6, 0, 5), (4, 10, 5, 10)]
     """
     length = _shortest(size, gaps, shave, mod)
-    units = _ceil_div(size - length, mod)
+    units = -((length - size) // mod)
     starts = [mod * (k * units // gaps) for k in range(gaps + 1)] if gaps else [0]
     stops = [min(start + length, size) for start in starts]
     cuts = [0, *((stop + start) // 2 for stop, start in zip(stops, starts[1:])), size]
@@ -53,7 +49,7 @@ def fewest_gaps(size: int, max_length: int, shave: int, mod: int) -> int:
     if stride < 1:
         raise ValueError(f"max_length {max_length} can't cover an axis of {size} pixels with shave {shave} and mod {mod}: a crop must exceed "
                          f"2 * shave by at least mod; use max_length (--test_length) {min(size, 2 * shave + mod)} or more")
-    return _ceil_div(_ceil_div(size - max_length, mod) * mod, stride)
+    return -((max_length - size) // mod * mod // stride)
 
 
 def _choices(size: int, max_length: int, shave: int, mod: int) -> list[tuple[int, int]]:

@@ -99,12 +99,7 @@ class DatasetLF(Dataset):
         if not 0 <= index < len(self):  # ends a plain for loop
             raise IndexError(f"item {index} of {len(self)}")
         rng = np.random.default_rng((self.seed, self.epoch, index))
-        scene = self.scenes[index % len(self.scenes)]
-        item = self._crop(scene, rng)
-        if not scene.two_layers and rng.random() < self.embed:
-            lf, gt_data, _, _, bg_disp = item
-            lf, mask, fg_disp = embed_occluders(lf, bg_disp, rng, self.max_disp, self.supports)
-            item = lf, gt_data, mask, fg_disp, bg_disp
+        item = self._crop(index, rng)
         if self.augment:
             item = augment_colour(augment_geometry(item, rng), rng)
         return tuple(torch.from_numpy(np.ascontiguousarray(part)) for part in item)
@@ -123,12 +118,18 @@ class DatasetLF(Dataset):
         side = (2 if reduced else 1) * (self.patch_size + 2 * sheared * shear_margin(scene.views_num, SHEAR_MAX))
         return (self.patch_size, False, False) if side > min(scene.lf.shape[2:4]) else (side, reduced, sheared)
 
-    def _crop(self, scene: Scene, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
-        """A crop of patch_size; now and then refocused or reduced by 2 from a larger one."""
+    def _crop(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+        """A crop of patch_size; now and then refocused or reduced by 2 from a larger one; of a clean scene, behind occluders."""
+        scene = self.scenes[index % len(self.scenes)]
         side, reduced, sheared = self._choose(scene, rng)
         item = random_crop(scene, side, rng, self.as_bytes)
         item = reduce_by(item, 2) if reduced else item
-        return random_shear(item, rng, self.max_disp) if sheared else item
+        item = random_shear(item, rng, self.max_disp) if sheared else item
+        if not scene.two_layers and rng.random() < self.embed:
+            lf, gt_data, _, _, bg_disp = item
+            lf, mask, fg_disp = embed_occluders(lf, bg_disp, rng, self.max_disp, self.supports)
+            item = lf, gt_data, mask, fg_disp, bg_disp
+        return item
 
 
 def corner(scene: Scene, size: int, rng: np.random.Generator) -> tuple[int, int]:
@@ -155,7 +156,7 @@ def random_crop(scene: Scene, size: int, rng: np.random.Generator, as_bytes: boo
     return lf, gt_data, mask, fg_disp, bg_disp
 
 
-class SyntheticLF(Dataset):
+class SyntheticLF(DatasetLF):
     """Procedural crops without end: every item of every epoch is a scene of its own, rendered when it is asked for.
 
     Args:
@@ -171,29 +172,21 @@ class SyntheticLF(Dataset):
 
     def __init__(self, args: Namespace, device: torch.device | str = "cpu", augment: bool = True):
         check_procedural(args.seed, args.patch_size, args.views_num, args.max_disp)
-        self.args, self.device, self.augment, self.epoch = args, device, augment, 0
-
-    set_epoch = DatasetLF.set_epoch
+        self.args, self.device, self.seed, self.augment, self.epoch = args, device, args.seed, augment, 0
 
     def __len__(self) -> int:
         return self.args.synthetic_scenes
 
     def describe(self, index: int) -> str:
         """The seed of an item's scene."""
-        return f"the procedural scene of seed {np.random.default_rng((self.args.seed, self.epoch, index)).integers(HELD_OUT)}"
+        return f"the procedural scene of seed {np.random.default_rng((self.seed, self.epoch, index)).integers(HELD_OUT)}"
 
-    def __getitem__(self, index: int) -> tuple:
-        if not 0 <= index < len(self):
-            raise IndexError(f"item {index} of {len(self)}")
-        rng = np.random.default_rng((self.args.seed, self.epoch, index))
+    def _crop(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
         scene = synthesize(int(rng.integers(HELD_OUT)), self.args.patch_size, self.args.views_num, self.args.max_disp, device=self.device)
-        item = random_crop(scene, self.args.patch_size, rng)
-        if self.augment:
-            item = augment_colour(augment_geometry(item, rng), rng)
-        return tuple(torch.from_numpy(np.ascontiguousarray(part)) for part in item)
+        return random_crop(scene, self.args.patch_size, rng)
 
 
-def open_training(args: Namespace, device: torch.device | str = "cpu") -> DatasetLF | SyntheticLF:
+def open_training(args: Namespace, device: torch.device | str = "cpu") -> DatasetLF:
     """The training crops that args.data_dir names: a data directory, or `synthetic:`."""
     if args.data_dir != SYNTHETIC:
         return DatasetLF(args)

@@ -21,8 +21,7 @@ from tqdm.auto import tqdm
 from lfkit import distributed
 from lfkit.checkpoint import (find_checkpoint, load_checkpoint, prune_checkpoints, random_states, read_checkpoint, restore, restore_random_states, save_checkpoint,
                               scored_weights, seed_all)
-from lfkit.dataset import DatasetLF, SyntheticLF, open_training, validation_scenes
-from lfkit.devices import choose_device
+from lfkit.dataset import DatasetLF, open_training, validation_scenes
 from lfkit.faults import Fault, explained, undisturbed
 from lfkit.inference import QUIET_SECONDS, predict_scene
 from lfkit.lightfield import as_byte
@@ -67,13 +66,13 @@ def train_only(model: nn.Module, parts: str) -> None:
             parameter.requires_grad_(False)
 
 
-def make_loader(args: Namespace, dataset: DatasetLF | SyntheticLF, epoch: int, device: torch.device) -> tuple[DataLoader, list]:
+def make_loader(args: Namespace, dataset: DatasetLF, epoch: int, device: torch.device) -> tuple[DataLoader, list]:
     """This rank's batches in random order, and what each step makes of them (see `share_batches`).
 
     Order and crops depend on the seed and the epoch alone: a run that goes on needs no state of the loader.
     """
     dataset.set_epoch(epoch)
-    generator = torch.Generator().manual_seed(args.seed * 1_000_003 + epoch)
+    generator = torch.Generator().manual_seed((args.seed * 1_000_003 + epoch) % 2**63)
     steps = distributed.share_batches(torch.randperm(len(dataset), generator=generator).tolist(), args.batch_size, args.accumulate)
     loader = DataLoader(dataset, batch_sampler=[crops for step in steps for crops, _ in step], num_workers=args.num_workers, generator=generator,
                         pin_memory=device.type == "cuda" and bool(args.pin_memory))
@@ -93,7 +92,7 @@ class Trainer:
     epoch: int
     weights: dict[str, float]
     device: torch.device
-    dataset: DatasetLF | SyntheticLF
+    dataset: DatasetLF
     scaler: torch.amp.GradScaler
     average: AveragedModel | None
     log_path: Path
@@ -170,7 +169,7 @@ class Trainer:
 
 
 def train_epoch(args: Namespace, model: nn.Module, criterion: Callable, criterion1: Callable, optimizer, scheduler, epoch: int,
-                weights: dict[str, float], device: torch.device, dataset: DatasetLF | SyntheticLF | None = None,
+                weights: dict[str, float], device: torch.device, dataset: DatasetLF | None = None,
                 scaler: torch.amp.GradScaler | None = None, average: AveragedModel | None = None, log_path: str | Path | None = None) -> dict:
     """One epoch of training.
 
@@ -288,14 +287,15 @@ class Run:
             self.dataset, self.fresh = open_training(args, device), True
             together = args.batch_size * args.accumulate * distributed.world()
             self.model, self.optimizer, self.scheduler = build(args, device, -(-len(self.dataset) // together))
+            self.scaler, self.average = make_scaler(args, device), make_average(args, self.model)
+            seed_all(args.seed + distributed.rank())  # the weights are alike on all ranks, what is drawn later is not
+            if source:
+                self._restore(checkpoint, source)
         except (ValueError, OSError):
-            if distributed.rank() == 0 and not source:
+            if distributed.rank() == 0 and self.log_path.name != checkpoint.get("run_name"):
                 discard_run(self.log_path)
             raise
-        self.scaler, self.average = make_scaler(args, device), make_average(args, self.model)
-        seed_all(args.seed + distributed.rank())  # the weights are alike on all ranks, what is drawn later is not
         if source:
-            self._restore(checkpoint, source)
             logger.info("resumed %s at epoch %d", source, self.epoch)
         elif args.resume == "auto":
             logger.info("nothing to resume under %s: starting anew", args.log_dir)
@@ -310,8 +310,8 @@ class Run:
         skipped: list[str] = []
         source = self.args.model_save_dir
         if source is None and self.args.resume == "auto":
-            start = "[0-9]" * 8  # so that the run of another tag, which begins alike, is not taken for this one
-            source = find_checkpoint(self.args.log_dir, f"{glob.escape(f'{self.args.model_name}_{self.args.model_msg}')}_{start}*", skipped)
+            run = f"{glob.escape(f'{self.args.model_name}_{self.args.model_msg}')}_{'[0-9]' * 8}"  # so that the run of another tag, which begins alike, is not taken for this one
+            source = find_checkpoint(self.args.log_dir, [run, *(f"{run}_{'[0-9]' * digits}" for digits in (1, 2, 3))], skipped)
         return (Path(source), read_checkpoint(source), skipped) if source else (None, {}, skipped)
 
     def _open(self, source: Path | None, checkpoint: dict) -> tuple[Path, str]:
@@ -344,6 +344,10 @@ class Run:
             self.average.module.load_state_dict(scored_weights(checkpoint))
             self.average.n_averaged.fill_(checkpoint.get("averaged", 0))
         self.epoch, self.best_mse = checkpoint["epoch"], checkpoint.get("best_mse", float("inf"))
+        best = self.log_path / "model_best.pkl"
+        if best.exists() and (better := read_checkpoint(best).get("best_mse", float("inf"))) < self.best_mse:  # of a later epoch, where a run went back
+            logger.warning("%s, of MSE x100 %.4f, is better than what the run goes on from: it stays until that is beaten", best, 100 * better)
+            self.best_mse = better
         saved = checkpoint.get("curves", {})
         missing = [float("nan")] * len(saved.get("train_loss", []))  # of a checkpoint from before a curve was kept
         self.curves = {name: list(saved.get(name, missing)) for name in self.CURVES}
@@ -426,7 +430,7 @@ def fit(args: Namespace, device: torch.device | None = None) -> Iterator[dict]:
         Fault: when a loss is not finite, memory or disk runs out, or a loader process is gone.
         FileNotFoundError, ValueError: when a scene or the checkpoint to go on from is missing or unfit.
     """
-    run = Run(args, device or choose_device(args.device))
+    run = Run(args, device or distributed.choose_device(args.device))
     criterion, criterion1 = DISP_CRITERIA[args.criterion](), CRITERIA[args.criterion1]()
     weights = {name: getattr(args, name) for name in WEIGHT_NAMES}
     if run.finished:

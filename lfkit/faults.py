@@ -27,8 +27,9 @@ def lack_of_memory(args: Namespace, training: bool) -> str:
     if not training:
         least = 2 * args.shave + args.mod if isinstance(args.shave, int) else 32  # shorter crops would have nothing to keep
         shorter = max(least, args.test_length * 2 // 3 // 8 * 8)
-        return f"out of memory while validating with crops of {args.test_length} pixels; try --test_length {shorter}"
-    smaller = f"--patch_size {max(16, args.patch_size * 3 // 4 // 8 * 8)}"
+        smaller = f"--test_length {shorter}" if shorter < args.test_length else "a smaller --shave" if isinstance(args.shave, int) and args.shave else "fewer --channels"
+        return f"out of memory while validating with crops of {args.test_length} pixels; try {smaller}"
+    smaller = f"--patch_size {max(16, args.patch_size * 3 // 4 // 8 * 8)}" if args.patch_size > 16 else "fewer --channels"
     if args.batch_size > 1:
         half = args.batch_size // 2
         smaller = f"--batch_size {half} --accumulate {-(-args.accumulate * args.batch_size // half)} (as many crops a step), or {smaller}"
@@ -41,8 +42,7 @@ def release(error: BaseException) -> None:
         traceback.clear_frames(error.__traceback__)
         error = error.__context__
     gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    torch.cuda.empty_cache()
 
 
 @contextmanager

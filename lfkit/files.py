@@ -87,7 +87,12 @@ def write_whole(path: str | Path, write: Callable[[BinaryIO], None]) -> None:
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
-        sync_folder(path.parent)
+        if os.name == "posix":  # else a rename is lost with the power; elsewhere a folder can't be opened
+            handle = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
     except OSError as error:
         before = "; the one before it is whole" if path.exists() else ""
         raise Fault(f"{path}: could not be written ({error.strerror or error}){before}; free some space, or correct the folder's rights") from error
@@ -96,16 +101,6 @@ def write_whole(path: str | Path, write: Callable[[BinaryIO], None]) -> None:
 def write_array(path: str | Path, array: np.ndarray) -> None:
     """An array as .npy, whole or not at all (`write_whole`): also where it is mapped from the file that it goes to."""
     write_whole(path, lambda file: np.save(file, array))
-
-
-def sync_folder(folder: Path) -> None:
-    """Waits until the folder's names are on the disk: a rename is lost with the power otherwise."""
-    if os.name == "posix":  # elsewhere a folder can't be opened
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def existing(path: Path) -> Path:
@@ -130,8 +125,9 @@ def check_target(file: Path) -> None:
 
 def read_array(path: Path) -> np.ndarray:
     """An .npy array of numbers, memory-mapped; ValueError when it is cut short or holds objects."""
+    existing(path)
     try:
-        array = np.load(existing(path), mmap_mode="r", allow_pickle=False)
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise ValueError(f"{path}: not a readable .npy array ({error}); save it again with numpy.save") from error
     if not isinstance(array, np.ndarray):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from einops import rearrange, reduce
 
-from lfkit.files import IMAGE_SUFFIXES, existing, read_array, read_image, read_pfm
+from lfkit.files import IMAGE_SUFFIXES, read_array, read_image, read_pfm, read_pixels
 
 LAYOUTS = ("grid", "lenslet")
 LYTRO_VIEWS = 14  # pixels behind a lenslet, as Lytro's own software and Stanford's archive (*_eslf.png) write them
@@ -61,9 +61,7 @@ def read_folder(folder: Path, truth: bool = True) -> dict[str, np.ndarray | None
         bg_disp = _inria_disp(folder, files[centre])
     if bg_disp is None and (folder / "gt_depth_lowres.pfm").exists():
         bg_disp = _disp_of_depth(folder / "gt_depth_lowres.pfm", camera, lf.shape[2:4])
-    mask = _optional(folder, *TRUTH_FILES["mask"])
-    return {"lf": lf, "bg_disp": bg_disp, "fg_disp": _optional(folder, *TRUTH_FILES["fg_disp"]),
-            "mask": mask[..., 0] if mask is not None and mask.ndim == 3 else mask, "gt_data": _optional(folder, f"clean_Cam{centre:03d}.png")}
+    return {"lf": lf, "bg_disp": bg_disp, "fg_disp": _optional(folder, *TRUTH_FILES["fg_disp"]), "mask": _mask(folder), "gt_data": _optional(folder, f"clean_Cam{centre:03d}.png")}
 
 
 def view_pictures(folder: Path) -> list[Path]:
@@ -162,6 +160,17 @@ def _optional(folder: Path, *names: str) -> np.ndarray | None:
     return None
 
 
+def _mask(folder: Path) -> np.ndarray | None:
+    """The mask 'h w' beside the views, bytes or as it is stored; of a picture the strongest colour, or the transparency where the colours are the same all over."""
+    if not (folder / "mask.png").exists():
+        return _optional(folder, *TRUTH_FILES["mask"])
+    mask = read_pixels(folder / "mask.png")
+    if mask.ndim == 3:
+        alpha, colours = mask[..., -1], mask[..., :(mask.shape[2] - 1) // 2 * 2 + 1]  # one colour or three
+        mask = alpha if mask.shape[2] in (2, 4) and np.ptp(colours, (0, 1)).max() == 0 < np.ptp(alpha) else colours.max(2)
+    return mask // 257 if mask.dtype == np.uint16 and mask.max(initial=0) > 255 else mask
+
+
 def _inria_disp(folder: Path, centre: Path) -> np.ndarray | None:
     """The centre view's disparity: the map, in the folder or one below, that ends in the centre view's row and column."""
     place = _numbers(centre)[-2:]
@@ -255,7 +264,7 @@ def read_picture(path: Path, layout: str | None = None, views_num: int | None = 
         raise ValueError(f"layout must be 'grid' or 'lenslet': got {layout!r}")
     if views_num is not None and views_num < 3:
         raise ValueError(f"views_num, the views a side of {path}, must be at least 3: got {views_num}")
-    image = read_image(existing(path))
+    image = read_image(path)
     height, width = image.shape[:2]
     if path.stem.lower().endswith("_eslf"):
         layout, views_num = layout or "lenslet", views_num or LYTRO_VIEWS

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 from tqdm.auto import tqdm
 
 from lfkit.augment import rotate, transpose
@@ -20,8 +21,7 @@ from lfkit.crops import Crop, halve, plan_crops
 from lfkit.faults import release
 from lfkit.lightfield import as_float, check_image
 from lfkit.memory import PeakBytes, free_memory, is_out_of_memory, kept_pages
-from lfkit.nested import map_nested, tensors_of
-from lfkit.receptive import receptive_radius
+from lfkit.receptive import receptive_radius, tensors_of
 
 logger = logging.getLogger("lfkit")
 QUIET_SECONDS = 3     # progress bars wait so long before they show
@@ -103,7 +103,7 @@ class _Lanes:
     def fetch(self, out):
         """Outputs on their way home, and a function that waits until they are there."""
         if not self.apart:
-            return map_nested(lambda o: o.to(self.home), out), lambda: None
+            return tree_map(lambda o: o.to(self.home), out), lambda: None
         self.down.wait_stream(torch.cuda.current_stream(self.device))
         def copy(o):
             host = torch.empty(o.shape, dtype=o.dtype, pin_memory=True)
@@ -111,7 +111,7 @@ class _Lanes:
             o.record_stream(self.down)
             return host
         with torch.cuda.stream(self.down):
-            home = map_nested(copy, out)
+            home = tree_map(copy, out)
         return home, self.down.record_event().synchronize
 
 
@@ -139,14 +139,15 @@ class _Stitcher:
     def add(self, out, crops: list[Crop]) -> None:
         """Keeps of each crop's output the part that is its own."""
         if self.whole is None:
-            self.whole = map_nested(lambda o: o.new_empty(*o.shape[:-2], *(self.scale * extent for extent in self.size)), out)
+            one = lambda o: o[:self.batch] if len(crops) > 1 else o
+            self.whole = tree_map(lambda o: o.new_empty(*one(o).shape[:-2], *(self.scale * extent for extent in self.size)), out)
         for k, crop in enumerate(crops):
             (y0, _, ya, yb), (x0, _, xa, xb) = (tuple(self.scale * place for place in axis) for axis in crop)
             def copy(whole, part):
                 part = part[k * self.batch:(k + 1) * self.batch] if len(crops) > 1 else part
                 whole[..., ya:yb, xa:xb] = part[..., ya - y0:yb - y0, xa - x0:xb - x0]
                 return whole
-            map_nested(copy, self.whole, out)
+            tree_map(copy, self.whole, out)
 
 
 class _Runner:
@@ -232,7 +233,7 @@ def _need(runner: _Runner) -> tuple[float, float]:
     """Bytes that a crop needs, as a fixed part and one a pixel, from two small crops; kept for a module."""
     scene, model = runner.scene, runner.model
     small, large = (tuple(min(extent, -(-side // runner.mod) * runner.mod) for extent in scene.size) for side in MEASURED)
-    key = scene.batch, scene.views, scene.colours, scene.dtype, scene.device, runner.autocast, small, large
+    key = scene.batch, scene.views, scene.colours, scene.dtype, scene.device, runner.autocast, repr(model), small, large
     kept = _needs.setdefault(model, {}) if isinstance(model, nn.Module) else {}
     if key not in kept:
         low, high = _peak(runner, small), _peak(runner, large)

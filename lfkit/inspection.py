@@ -1,7 +1,6 @@
 """Pictures to look into a prediction with: live in JupyterLab, by ipywidgets, and the same pictures, standing still, anywhere else."""
 
 import base64
-import io
 from collections.abc import Callable
 from uuid import uuid4
 
@@ -11,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lfkit.lightfield import as_byte, as_float
-from lfkit.see_through import occluder_cover
+from lfkit.see_through import GAP
 from lfkit.visual import DISP_LABEL, disp_limits, plot_distribution, plot_refocus
 
 LINE_COLOURS = ("#E69F00", "#56B4E9", "#CC79A7")  # apart for the colour-blind too, and from most pictures
@@ -51,13 +50,12 @@ def inspect_refocus(lf: np.ndarray, max_disp: float) -> None:
 def _clickable(image: np.ndarray, target: str):
     """A widget that shows a picture and writes the "y, x" of a click into the text field of the class `target`."""
     from ipywidgets import HTML
-    file = io.BytesIO()
-    iio.imwrite(file, as_byte(image), extension=".png")
+    data = base64.b64encode(iio.imwrite("<bytes>", as_byte(image), extension=".png")).decode()
     height, width = image.shape[:2]
     zoom = max(1, -(-CLICK_HEIGHT // height))
     click = (f"const f = document.querySelector('.{target} input'); f.value = Math.floor(event.offsetY / {zoom}) + ', ' + Math.floor(event.offsetX / {zoom}); "
              "for (const name of ['input', 'change']) f.dispatchEvent(new Event(name, {bubbles: true}));")
-    return HTML(f'<img src="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}" width="{zoom * width}" height="{zoom * height}" '
+    return HTML(f'<img src="data:image/png;base64,{data}" width="{zoom * width}" height="{zoom * height}" '
                 f'style="max-width:none; image-rendering:pixelated; cursor:crosshair" onclick="{click}">')
 
 
@@ -153,10 +151,10 @@ def plot_points(centre: np.ndarray, fg_disp: np.ndarray, bg_disp: np.ndarray, be
         centre: 'h w c', uint8 or float in [0, 1], colours the occluder.
         fg_disp, bg_disp: 'h w' in pixels per view step.
         behind: 'h w c', colours the background, such as `see_through` gives; the centre view by default.
-        mask: 'h w' booleans, where the occluder covers; see `occluder_cover` by default.
+        mask: 'h w' booleans, where the occluder covers; where fg_disp is more than GAP over bg_disp by default.
         azimuth: from where it is seen, in degrees.
     """
-    mask = occluder_cover(fg_disp, bg_disp) if mask is None else mask
+    mask = fg_disp - bg_disp > GAP if mask is None else mask
     fig = plt.figure(figsize=(6.5, 5), dpi=80)
     plt.close(fig)
     ax = fig.add_subplot(projection="3d")

@@ -91,8 +91,7 @@ class ChannelNorm(nn.Module):
         self.gain = nn.Parameter(torch.ones(channels))
 
     def forward(self, x):
-        gain = self.gain.reshape(-1, *[1] * (x.ndim - 2))
-        return x * (torch.rsqrt(x.float().square().mean(1, keepdim=True) + 1e-6).to(x.dtype) * gain)
+        return x * (torch.rsqrt(x.float().square().mean(1, keepdim=True) + 1e-6).to(x.dtype) * self.gain[:, None, None])
 
 
 class LevelBlock(nn.Module):

@@ -1,17 +1,15 @@
 """Light fields on disk and in memory: one type, one reader, checked at the door."""
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import imageio.v3 as iio
 import numpy as np
 
-from lfkit.files import IMAGE_SUFFIXES, as_byte, as_float, check_kind, existing, read_array, read_image, read_pfm, write_array, write_pfm
+from lfkit.files import IMAGE_SUFFIXES, as_byte, as_float, check_kind, existing, read_array, write_array, write_pfm
 from lfkit.formats import TRUTH_FILES, read_folder, read_picture, view_pictures
-
-__all__ = ["IMAGE_SUFFIXES", "RANGE_SLACK", "SCENE_LISTS", "Scene", "as_byte", "as_float", "check_image", "check_views", "find_scenes", "is_scene", "load_scene",
-           "read_array", "read_image", "read_pfm", "read_scene_list", "save_scene", "training_scenes", "write_pfm", "write_synthetic"]
 
 RANGE_SLACK = 1e-3  # an interpolated float view may leave [0, 1] by rounding, not by more
 BEHIND, BEHIND_SHARE = 0.1, 0.05  # pixels per view step that the first surface may lie behind the background, and the share of the pixels where by more
@@ -46,14 +44,13 @@ class Scene:
         check_views(self.lf, self.name)
         size = self.lf.shape[2:4]
         for part in ("bg_disp", "fg_disp"):
-            setattr(self, part, _checked_map(getattr(self, part), size, f"{self.name}: {part}"))
+            if (disp := getattr(self, part)) is not None:
+                setattr(self, part, np.ascontiguousarray(check_map(disp, size, f"{self.name}: {part}"), np.float32))
         if self.mask is not None:
-            mask = np.asarray(self.mask)
-            if mask.shape != size:
-                raise ValueError(f"{self.name}: mask has shape {mask.shape}, the views are {size}; give one 'h w' map of the views' size")
-            if np.isnan(mask).any():
-                raise ValueError(f"{self.name}: mask has {int(np.isnan(mask).sum())} NaN pixels of {mask.size}; fill them before saving")
-            self.mask = mask >= (0.5 if mask.max(initial=0) <= 1 else 128)
+            mask = check_map(self.mask, size, f"{self.name}: mask")
+            if 1 < (most := mask.max(initial=0)) < 128:
+                raise ValueError(f"{self.name}: the mask's greatest value is {most:g}, expected 1 or 255 where the occluder covers; scale it")
+            self.mask = mask >= (0.5 if most <= 1 else 128)
         if self.two_layers and (behind := float((self.fg_disp < self.bg_disp - BEHIND).mean())) > BEHIND_SHARE:
             raise ValueError(f"{self.name}: fg_disp, of the first surface, lies behind bg_disp in {100 * behind:.0f} % of the pixels; exchange the two, or turn the sign of both")
         if self.gt_data is not None:
@@ -108,26 +105,19 @@ def check_views(lf: np.ndarray, where: str) -> None:
     check_image(lf, where)
 
 
-def _checked_map(disp: np.ndarray | None, size: tuple, where: str) -> np.ndarray | None:
-    if disp is None:
-        return None
-    if disp.shape != size:
-        raise ValueError(f"{where} has shape {disp.shape}, the views are {size}; give one 'h w' map of the views' size")
-    if not np.issubdtype(disp.dtype, np.number):
-        raise ValueError(f"{where} holds {disp.dtype}, expected float32 disparities in pixels per view step")
-    disp = np.ascontiguousarray(disp, np.float32)
-    if not np.isfinite(disp).all():
-        raise ValueError(f"{where} has {int((~np.isfinite(disp)).sum())} NaN or infinite pixels of {disp.size}; fill them before saving")
-    return disp
+def check_map(values: np.ndarray, size: tuple, where: str) -> np.ndarray:
+    """A map 'h w' as it is; ValueError unless it is of the views' size, and of finite numbers."""
+    values = np.asarray(values)
+    if values.shape != size:
+        raise ValueError(f"{where} has shape {values.shape}, the views are {size}; give one 'h w' map of the views' size")
+    if values.dtype != bool and not np.issubdtype(values.dtype, np.number):
+        raise ValueError(f"{where} holds {values.dtype}, expected numbers such as float32")
+    if not np.isfinite(values).all():
+        raise ValueError(f"{where} has {int((~np.isfinite(values)).sum())} NaN or infinite pixels of {values.size}; fill them first")
+    return values
 
 
 # scenes
-
-def _load_npy(path: Path, truth: bool) -> Scene:
-    """An .npy light field, memory-mapped; in the note's layout with the maps of its sister folders."""
-    files = {part: path.parent.parent / sister / path.name for part, sister in NOTE_PARTS.items()} if truth and path.parent.name == "LFs" else {}
-    return Scene(path.stem, read_array(path), **{part: np.array(read_array(file)) for part, file in files.items() if file.exists()})
-
 
 def load_scene(path: str | Path, layout: str | None = None, views_num: int | None = None, truth: bool = True) -> Scene:
     """Reads a scene from wherever it lies.
@@ -150,8 +140,9 @@ def load_scene(path: str | Path, layout: str | None = None, views_num: int | Non
     path = existing(Path(path))
     if path.is_dir():
         return Scene(path.resolve().name, **read_folder(path, truth))
-    if path.suffix == ".npy":
-        return _load_npy(path, truth)
+    if path.suffix.lower() == ".npy":
+        files = {part: path.absolute().parents[1] / folder / path.name for part, folder in NOTE_PARTS.items()} if truth and path.absolute().parent.name == "LFs" else {}
+        return Scene(path.stem, read_array(path), **{part: np.array(read_array(file)) for part, file in files.items() if file.exists()})
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return Scene(path.stem, read_picture(path, layout, views_num))
     raise ValueError(f"{path}: not a scene; pass a folder of views, one picture of all views, or an .npy file")
@@ -174,8 +165,8 @@ def save_scene(scene: Scene, root: str | Path, layout: str = "note") -> Path:
     root, others, byte = Path(root), [], lambda image: None if image is None else as_byte(image)
     if layout == "npy":
         path, files = root, {root: byte(scene.lf)}
-        if root.parent.name == "LFs" and root.exists():  # of a data directory: truth that waits for its views is left to them, truth of other views is not
-            others = [root.parent.parent / folder / root.name for folder in NOTE_PARTS.values()]
+        if root.absolute().parent.name == "LFs" and root.exists():  # of a data directory: truth that waits for its views is left to them, truth of other views is not
+            others = [root.absolute().parents[1] / folder / root.name for folder in NOTE_PARTS.values()]
     elif layout == "note":
         path = root / "LFs" / f"{scene.name}.npy"
         parts = {"LFs": scene.lf} | {folder: getattr(scene, part) for part, folder in NOTE_PARTS.items()}
@@ -186,6 +177,7 @@ def save_scene(scene: Scene, root: str | Path, layout: str = "note") -> Path:
         files |= {path / "gt_disp_lowres.pfm": scene.bg_disp, path / "bg_disp.npy": scene.bg_disp, path / "fg_disp.npy": scene.fg_disp,
                   path / "mask.png": None if scene.mask is None else scene.mask * np.uint8(255), path / f"clean_Cam{len(views) // 2:03d}.png": byte(scene.gt_data)}
         others = [*path.glob("input_Cam*.png"), *path.glob("clean_Cam*.png"), *(path / name for part, names in TRUTH_FILES.items() if getattr(scene, part) is None for name in names)]
+        others += [path / "gt_depth_lowres.pfm"] if scene.bg_disp is None else []
     else:
         raise ValueError(f"layout must be 'note', 'hci' or 'npy': got {layout!r}")
     if left := [file for file in (*files, *others) if files.get(file) is None and file.exists()]:
@@ -227,7 +219,7 @@ def find_scenes(data_dir: str | Path) -> dict[str, Path]:
 
 
 def read_scene_list(data_dir: str | Path, list_name: str) -> list[str]:
-    """The scene names in a list of the data directory, one a line; blank lines and # comments are passed over.
+    """The scene names in a list of the data directory, one a line; blank lines and comments, from a # that begins a line or follows a blank, are passed over.
 
     Raises:
         FileNotFoundError: when the list is not there, or names a scene that is not.
@@ -250,13 +242,14 @@ def _listed(file: Path) -> list[str]:
         text = file.read_text(encoding="utf-8-sig")  # Windows' editors begin a text with a mark
     except UnicodeDecodeError as error:
         raise ValueError(f"{file}: is not text in UTF-8 ({error}); save it as UTF-8") from error
-    return [name for line in text.splitlines() if (name := line.split("#")[0].strip())]
+    return [name for line in text.splitlines() if (name := re.split(r"(?:^|\s)#", line)[0].strip())]
 
 
 def _extend_list(file: Path, names: list[str]) -> None:
     """Adds names to a scene list, which keeps what it has."""
-    kept = _listed(file) if file.exists() else []
-    file.write_text("\n".join([*kept, *(name for name in names if name not in kept)]) + "\n", encoding="utf-8")
+    known, before = (_listed(file), file.read_text(encoding="utf-8-sig")) if file.exists() else ([], "")
+    lines = [f"{name}\n" for name in names if name not in known]
+    file.write_text(before + ("\n" if before and not before.endswith("\n") else "") + "".join(lines), encoding="utf-8")
 
 
 def training_scenes(data_dir: str | Path) -> dict[str, Path]:

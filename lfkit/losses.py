@@ -93,6 +93,5 @@ def training_loss(outputs: tuple[Tensor, ...], fg_disp: Tensor, bg_disp: Tensor,
     loss = sum(weights[name] * value for name, value in zip(WEIGHT_NAMES, (loss1, loss2, loss3)))
     sharp = LogError() if isinstance(criterion, L1Huber) else criterion
     loss = loss + EARLIER_WEIGHT * weights["loss3_weight"] * sum(term(sharp, disp, bg_disp, valid_bg) for disp in earlier)
-    report = {"loss": loss, "loss1": loss1, "loss2": loss2, "loss3": loss3}
-    report = {name: float(value.detach()) for name, value in report.items()}
+    report = {name: float(value.detach()) for name, value in zip(("loss", "loss1", "loss2", "loss3"), (loss, loss1, loss2, loss3))}
     return loss, report | {"out_of_range": 100 * float((~valid_both).float().mean())}

@@ -1,12 +1,12 @@
 """How much memory a call takes, how much there is, and what to do when it runs out."""
 
 import ctypes
-import os
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -19,14 +19,12 @@ def free_memory(device: torch.device) -> int:
     """Bytes that could still be taken on a device; on the CPU the machine's, or the control group's where that is less."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    free = psutil.virtual_memory().available
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free = next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):  # not Linux: half of what is built in
-        free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    try:
-        limit, used = (int(Path("/sys/fs/cgroup", name).read_text()) for name in ("memory.max", "memory.current"))
-        return max(0, min(free, limit - used))
+        group = Path("/sys/fs/cgroup")
+        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+        pages = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())  # files that are cached count as used, and are given up when asked for
+        return max(0, min(free, limit - used + int(pages.get("inactive_file", 0))))
     except (OSError, ValueError):  # no control group, or one without a limit ("max")
         return free
 

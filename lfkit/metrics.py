@@ -23,7 +23,7 @@ def fitting_border(shape: Sequence[int], border: int = BORDER) -> int:
 
 def _errors(pred, gt, border: int, mask) -> np.ndarray:
     """The errors pred - gt of the pixels that count, as float64; ValueError when they can't be compared."""
-    to_array = lambda x: x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)
+    to_array = lambda x: x.detach().cpu().double().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)
     pred, gt = to_array(pred), to_array(gt)
     if pred.shape != gt.shape:
         raise ValueError(f"pred and gt differ in shape: {pred.shape} and {gt.shape}; pass both as 'h w'")

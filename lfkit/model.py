@@ -9,7 +9,7 @@ from torch import nn
 
 from lfkit.disparity import MAX_DISP, STEP, disparity_levels, on_levels
 from lfkit.equations import GRADIENT_FLOOR, block_equations, normal_equations, plane_fit, trusted, window_correction
-from lfkit.evidence import LOG_CENTRE, LOG_SCALE, RIVAL_FEATURES, ViewEvidence, block_sums, competition, detail
+from lfkit.evidence import RIVAL_FEATURES, ViewEvidence, block_sums, competition, detail, log_score
 from lfkit.layers import ChannelNorm, Hourglass, ImageBlock, LevelBlock, in_full, least, pointwise, window_mean
 from lfkit.sweep import ViewSweep, look_closer
 
@@ -145,7 +145,7 @@ class CloserLook(nn.Module):
             steep = a + GRADIENT_FLOOR * weight + NO_TRUST
             for cell, side in WINDOWS:
                 change, energy, left = window_correction(parts, cell, side)
-                texture.append((torch.log(energy) + LOG_CENTRE) / LOG_SCALE)
+                texture.append(log_score(energy, 0.0))
                 doubt.append((torch.log(left / energy / scale**2) / DOUBT_SCALE).clamp(-4, 4))  # the correction's variance, but for the number of views and pixels
                 changes.append(change.clamp(-limit, limit))
                 if cell >= WIDE:
@@ -261,8 +261,8 @@ class DeoccNet(nn.Module):
         n = self.views_num**2
         if x.ndim != 5 or x.shape[1] != n or x.shape[2] != 3 or not x.numel():
             raise ValueError(f"the network takes 'b n c h w' with n = {n} views and c = 3 colours, and at least one pixel: got shape {tuple(x.shape)}")
-        if not x.is_floating_point():
-            raise ValueError(f"the network takes floats in [0, 1]: got {x.dtype}; divide bytes by 255")
+        if not x.is_floating_point() or x.dtype == torch.float64:
+            raise ValueError(f"the network takes float32 in [0, 1]: got {x.dtype}; divide bytes by 255, and pass x.float()")
 
     def cost_volume(self, x: torch.Tensor) -> torch.Tensor:
         """How the views agree on each candidate: centred views 'b n c h w' to '(b d) f h w'."""
@@ -298,7 +298,7 @@ class DeoccNet(nn.Module):
         """Sees through the occluders of a batch of light fields.
 
         Args:
-            x: 'b n c h w', n = (u v), c = RGB, float in [0, 1]; any h and w.
+            x: 'b n c h w', n = (u v), c = RGB, float32 in [0, 1]; any h and w.
             earlier: also give the disparity maps of the earlier looks, which training wants; each then learns from its own, and the last look from the last one alone.
 
         Returns:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from lfkit.memory import kept_pages
-from lfkit.nested import tensors_of
 
 PROBE_LENGTH = 128      # pixels: a model whose reach is made of single jumps sees one of up to half of it
 PROBE_LIMIT = 1024      # pixels; twice a radius that leaves crops no use
@@ -19,6 +19,14 @@ ROUNDING = 1000         # in units of the dtype's epsilon, of outputs about 1: w
 WIDEN = (1, 1, 2, 4, 8, 16)  # pixels added, one after the other, to a radius that doesn't hold
 
 _known = weakref.WeakKeyDictionary()
+
+
+def tensors_of(outputs) -> list[Tensor]:
+    """The tensors in a model's outputs: one, or tuples, lists and dicts of them; ValueError when they hold anything else."""
+    leaves = tree_leaves(outputs)
+    if others := [leaf for leaf in leaves if not isinstance(leaf, Tensor)]:
+        raise ValueError(f"the model gave a {type(others[0]).__name__}; it must give a tensor, or a tuple, list or dict of tensors")
+    return leaves
 
 
 def _noise(shape: tuple, seed: int, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -129,7 +137,7 @@ def receptive_radius(model: Callable, n: int | None = None, c: int = 3, *, scale
         device: of the probes; the model's own, or the CPU.
 
     Returns:
-        The radius in pixels, the larger one where the axes or sides differ. Kept for a module until its weights change.
+        The radius in pixels, the larger one where the axes or sides differ. Kept for a module until its weights or layers change.
 
     Raises:
         ValueError: when n is not known, outputs have no derivative, or depend on the whole image, or mod is no multiple of the pooling.
@@ -147,8 +155,8 @@ def receptive_radius(model: Callable, n: int | None = None, c: int = 3, *, scale
     device = torch.device(device or (parameter.device if parameter is not None else "cpu"))
     if not isinstance(model, nn.Module):
         return _found(model, n, c, scale, mod, dtype, device)
-    state = tuple(0 if p.is_inference() else p._version for p in model.parameters())
-    key = n, c, scale, mod, dtype, device, model.training, state
+    state = tuple((id(p), 0 if p.is_inference() else p._version) for p in model.parameters())
+    key = n, c, scale, mod, dtype, device, model.training, repr(model), state
     if _known.get(model, (None,))[0] != key:
         _known[model] = key, _found(model, n, c, scale, mod, dtype, device)
     return _known[model][1]

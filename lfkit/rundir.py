@@ -39,7 +39,7 @@ def close_logging() -> None:
         handler.close()
 
 
-def setup_logging(log_path: Path, file_name: str) -> logging.Logger:
+def setup_logging(log_path: Path, file_name: str) -> None:
     """The logger `lfkit` to log_path/file_name and the console; what it wrote to before is closed."""
     close_logging()
     for handler in (logging.FileHandler(Path(log_path) / file_name, encoding="utf-8"), logging.StreamHandler()):
@@ -47,7 +47,6 @@ def setup_logging(log_path: Path, file_name: str) -> logging.Logger:
         logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False
-    return logger
 
 
 def make_run_dir(args: Namespace) -> tuple[Path, str]:
@@ -96,10 +95,9 @@ def discard_run(log_path: Path) -> None:
 
 def git_commit(folder: Path) -> str | None:
     """The commit of the folder's repository, with "+" behind it where files differ from it; None outside a repository."""
-    def git(*words: str) -> str:
-        return subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True).stdout.strip()
+    words = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
     try:
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+        return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
 

@@ -12,24 +12,13 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 
-from lfkit.lightfield import as_float
+from lfkit.layers import least
+from lfkit.lightfield import as_float, check_map
 
 GAP = 0.5        # pixels per view step; a surface that much nearer than the background is in its way, one less near is its own slant or noise
 MARGIN = 1       # pixels around an occluder that are not trusted: its soft edge, and what bilinear reading mixes in
 SAME_COLOUR = 0.1  # parts of the full range; rays that far from the median saw something else
 CHUNK = 1 << 15  # pixels at a time: 81 rays of each take 32 MiB
-
-
-def occluder_cover(fg_disp: np.ndarray, bg_disp: np.ndarray, gap: float = GAP) -> np.ndarray:
-    """Where the two layers differ: the foreground more than gap (pixels per view step) nearer than the background, 'h w' booleans."""
-    if fg_disp.shape != bg_disp.shape:
-        raise ValueError(f"fg_disp and bg_disp differ in shape: {fg_disp.shape} and {bg_disp.shape}; pass both as 'h w'")
-    return np.asarray(fg_disp - bg_disp > gap)
-
-
-def _grown(surfaces: torch.Tensor, margin: int) -> torch.Tensor:
-    """The largest value within margin pixels, 'n h w'."""
-    return F.max_pool2d(surfaces, 2 * margin + 1, 1, margin) if margin else surfaces
 
 
 def splat(disp: torch.Tensor, views_num: int, above: float = -math.inf, reach: float = 0.0) -> torch.Tensor:
@@ -87,7 +76,7 @@ def see_through(lf: np.ndarray, bg_disp: np.ndarray, fg_disp: np.ndarray, mask: 
                 margin: int = MARGIN) -> tuple[np.ndarray, np.ndarray]:
     """The centre view without its occluder.
 
-    Every pixel that the occluder covers is made from the rays of all views that reach the background there; the others stay the centre view's.
+    Every pixel that the occluder covers, or lies within `margin` of one, is made from the rays of all views that reach the background there; the others stay the centre view's.
 
     Args:
         lf: 'u v h w c', uint8 or float in [0, 1].
@@ -106,19 +95,17 @@ def see_through(lf: np.ndarray, bg_disp: np.ndarray, fg_disp: np.ndarray, mask: 
     """
     size, views_num = tuple(lf.shape[2:4]), lf.shape[0]
     for name, part in {"bg_disp": bg_disp, "fg_disp": fg_disp, "mask": mask}.items():
-        if part is not None and np.shape(part) != size:
-            raise ValueError(f"{name} has shape {np.shape(part)}, the views are {size}; pass one 'h w' map of the views' size")
-        if part is not None and not np.isfinite(part).all():
-            raise ValueError(f"{name} has {int((~np.isfinite(part)).sum())} NaN or infinite pixels of {np.size(part)}; fill them")
-    mask = occluder_cover(fg_disp, bg_disp, gap) if mask is None else np.asarray(mask, bool)
+        if part is not None:
+            check_map(part, size, name)
+    mask = fg_disp - bg_disp > gap if mask is None else np.asarray(mask, bool)
     back, front, cover = (torch.from_numpy(np.array(part, np.float32)) for part in (bg_disp, fg_disp, mask))
     out, rays = np.array(as_float(lf[views_num // 2, views_num // 2])), np.ones(size, np.int32)
     if not mask.any():
         return out, rays
     nearest = torch.maximum(splat(back, views_num), splat(torch.where(cover > 0, front, -math.inf), views_num))
-    surfaces = _grown(nearest.flatten(0, 1), max(margin, 1))  # by one at least: closes the cracks of surfaces that a view sees stretched
-    views = torch.from_numpy(as_float(rearrange(lf, "u v h w c -> (u v) c h w")))
-    ys, xs = torch.nonzero(_grown(cover[None], margin)[0], as_tuple=True)
+    surfaces = -least(-nearest.flatten(0, 1), max(margin, 1))  # by one at least: closes the cracks of surfaces that a view sees stretched
+    views = torch.tensor(as_float(rearrange(lf, "u v h w c -> (u v) c h w")))
+    ys, xs = torch.nonzero(-least(-cover, margin), as_tuple=True)
     for y, x in zip(ys.split(CHUNK), xs.split(CHUNK)):
         colours, free = _gather_rays(views, surfaces, y.float(), x.float(), back[y, x], gap)
         count = free.sum(0)

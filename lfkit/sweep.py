@@ -101,10 +101,6 @@ class ViewSweep:
             y, x = y + self._pad(centre - u), x + self._pad(centre - v)
             yield view[:, :, y:y + self.height, x:x + self.width]
 
-    def at(self, disp: float) -> torch.Tensor:
-        """The views shifted by one candidate, 'b (n c) h w'; what lies outside a view is 0."""
-        return torch.cat(list(self.shifted(disp)), 1)
-
     def sums(self, disp: float, members: list[list[int]]) -> torch.Tensor:
         """The shifted views summed over blocks, each given by the views that it has: 'b k c h w'. One view at a time, as that stays in a processor's cache."""
         views = list(self.shifted(disp))

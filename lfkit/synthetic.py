@@ -11,7 +11,7 @@ from einops import rearrange
 from lfkit.canvas import OCCLUDERS, OVERSAMPLE, SOLID, THIN, WIDEST, Canvas, Thing, branches, bush_places, coverage, foliage, leaf_kind, leaves, make_texture, random_place, sky_texture
 from lfkit.disparity import MAX_DISP
 from lfkit.layers import window_mean
-from lfkit.lightfield import Scene
+from lfkit.lightfield import Scene, as_byte
 from lfkit.sheets import Sheet, nearest, render
 
 MAX_SLOPE = 0.02     # steepest disparity slope of a backdrop or an occluder, in px per px
@@ -228,7 +228,7 @@ def _blurred(image: torch.Tensor, sigma: float) -> torch.Tensor:
 
 def check_procedural(seed: int, size: int, views_num: int, max_disp: float) -> None:
     """ValueError for what `synthesize` can't make a scene of."""
-    if seed < 0 or size < 16 or views_num < 3 or views_num % 2 == 0 or not max_disp >= 2:
+    if seed < 0 or size < 16 or views_num < 3 or views_num % 2 == 0 or not 2 <= max_disp < math.inf:
         raise ValueError(f"a procedural scene needs seed >= 0, size (of a training crop: --patch_size) >= 16, an odd views_num >= 3 and max_disp >= 2: "
                          f"got seed {seed}, size {size}, views_num {views_num}, max_disp {max_disp:g}")
 
@@ -259,8 +259,6 @@ def synthesize(seed: int, size: int = 128, views_num: int = 9, max_disp: float =
     if occluded is None:
         occluded = canvas.uniform(0, 1) < OCCLUDED
     parts = render(canvas, make_sheets(canvas, max_disp, occluded), views_num)
-    lf, gt_data = photograph(canvas, parts["lf"], parts["gt_data"], noise)
-    to_byte = lambda image: (image.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
-    return Scene(name=f"synthetic_{seed:06d}", lf=to_byte(lf),
-                 gt_data=to_byte(gt_data), mask=parts["mask"].cpu().numpy(),
-                 fg_disp=parts["fg_disp"].cpu().numpy(), bg_disp=parts["bg_disp"].cpu().numpy())
+    parts |= zip(("lf", "gt_data"), photograph(canvas, parts["lf"], parts["gt_data"], noise))
+    parts = {name: part.cpu().numpy() for name, part in parts.items()}
+    return Scene(f"synthetic_{seed:06d}", **parts | {name: as_byte(parts[name]) for name in ("lf", "gt_data")})

@@ -82,14 +82,9 @@ UNITS = {"mse_x100": "px²", "bad_pix": "%", "q25": "px / 100", "seconds": "s", 
 LARGER_IS_BETTER = ("peak_recall", "peak_precision")
 
 
-def _mean(rows: Sequence[dict], key: str) -> float | None:
-    values = [row[key] for row in rows if row.get(key) is not None]
-    return float(np.mean(values)) if values else None
-
-
 def format_table(rows: list[dict], border: int = BENCHMARK_BORDER) -> str:
     """One model's scores as text, the mean last; "in" and "out" are inside and outside the occluder's mask."""
-    mean = {"scene": "mean"} | {key: value for key in TITLES if (value := _mean(rows, key)) is not None}
+    mean = {"scene": "mean"} | {key: float(np.mean(values)) for key in TITLES if (values := [row[key] for row in rows if key in row])}
     width = max(len(r["scene"]) for r in [*rows, mean, {"scene": "scene"}])
     lines = [f"background's disparity, border {border}; BadPix in percent, MSE in squared pixels; in and out: of the occluder's mask"]
     for title, columns in BLOCKS.items():
@@ -179,7 +174,7 @@ def _as_markdown(key: str, models: Sequence[str], cells: list) -> str:
 
 
 def _as_latex(key: str, models: Sequence[str], cells: list) -> str:
-    safe = lambda text: "".join({"_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "²": "$^2$"}.get(c, c) for c in text)
+    safe = lambda text: "".join(f"\\{c}" if c in "_%&#${}" else {"²": "$^2$", "\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\~{}"}.get(c, c) for c in text)
     row = lambda words: " & ".join([safe(words[0]), *words[1:]]) + r" \\"
     head = " & ".join([safe(_describe(key)), *map(safe, models)]) + r" \\"
     body = [row(words) for words in cells]

@@ -113,10 +113,9 @@ def refocus(lf: np.ndarray, disp: float) -> np.ndarray:
     Returns:
         'h w c' float32 in [0, 1]; each pixel the mean of the views that reach it.
     """
-    views = rearrange(torch.from_numpy(as_float(lf)), "u v h w c -> 1 (u v) c h w")
+    views = rearrange(torch.tensor(as_float(lf)), "u v h w c -> 1 (u v) c h w")
     views = torch.cat([views, torch.ones_like(views[:, :, :1])], 2)
-    shifted = ViewSweep(views, abs(disp)).at(disp)
-    total = reduce(shifted, "1 (n c) h w -> h w c", "sum", c=4)
+    total = reduce(torch.cat(list(ViewSweep(views, abs(disp)).shifted(disp)), 1), "1 (n c) h w -> h w c", "sum", c=4)
     return (total[..., :3] / total[..., 3:].clamp(min=1e-3)).clamp(0, 1).numpy()
 
 
@@ -235,7 +234,7 @@ def plot_stages(model: DeoccNet, lf: np.ndarray, pixel: tuple[int, int], fg_disp
         pixel: (y, x).
         fg_disp, bg_disp: 'h w' truth, drawn as lines where given.
     """
-    views = rearrange(torch.from_numpy(as_float(lf)), "u v h w c -> 1 (u v) c h w").to(model.fine_levels.device)
+    views = rearrange(torch.tensor(as_float(lf)), "u v h w c -> 1 (u v) c h w").to(model.fine_levels.device)
     with torch.inference_mode():
         seen = model.stages(views)
         at_pixel = lambda part: part[0, ..., pixel[0], pixel[1]].cpu().numpy()

@@ -2,6 +2,7 @@ import multiprocessing
 import os
 import resource
 from argparse import Namespace
+from collections import namedtuple
 from decimal import Decimal
 
 import numpy as np
@@ -129,6 +130,16 @@ def test_numpy_numbers_and_paths_become_plain(args, parts, tmp_path):
     assert checkpoint["best_mse"] == 0.5 and checkpoint["curves"] == {"a": [1.0]} and checkpoint["args"]["log_dir"] == str(tmp_path)
     with pytest.raises(ValueError, match="a checkpoint holds plain values and tensors: got a set"):
         lfkit.save_checkpoint(args, 0, *parts, tmp_path / "d.pkl", names={"a"})
+
+
+def test_a_sweep_over_numpys_numbers_leaves_checkpoints_that_are_read(args, tmp_path):
+    args.lr, args.gamma, args.channels, args.max_disp, args.step = np.logspace(-4, -3, 2)[0], np.float32(0.5), np.int64(4), np.int64(4), np.float64(1)
+    model, optimizer, scheduler = lfkit.build(args, torch.device("cpu"))
+    size = namedtuple("Size", "h w")(2, 3)
+    lfkit.save_checkpoint(args, 0, model, optimizer, scheduler, tmp_path / "c.pkl", more={np.int64(1): 2, tmp_path: size})
+    loaded, checkpoint = lfkit.load_model(tmp_path / "c.pkl")
+    assert checkpoint["args"]["lr"] == checkpoint["optimizer_state_dict"]["param_groups"][0]["lr"] == pytest.approx(1e-4)
+    assert checkpoint["more"] == {1: 2, str(tmp_path): (2, 3)} and (loaded.channels, loaded.max_disp) == (4, 4)
 
 
 def save_again(args, parts, path, connection):

@@ -41,6 +41,7 @@ def test_parsing_ignores_the_process_arguments():
     (["--views_num", "8"], "views_num must be odd and at least 3, so that there is a centre view: got 8; use 7"),
     (["--max_disp", "3", "--step", "2"], "max_disp must be a whole multiple of step: got max_disp 3 and step 2; try --max_disp 4"),
     (["--patch_sise", "3"], "unrecognized arguments: --patch_sise 3"),
+    (["--seed", str(2**63)], f"must be a whole number from 0 to {2**62}: got {2**63}"),
     (["--batch_size", "0"], "must be a whole number from 1: got 0"),
     (["--patch_size", "1"], "must be a whole number from 2: got 1"),
     (["--model_msg", "a/b"], "--model_msg is part of a folder's name, and can't have / or .* in it: got 'a/b'; name the place by --log_dir"),
@@ -69,7 +70,7 @@ def test_devices():
 @pytest.mark.parametrize("text", ["1.5", "-0.1"])
 def test_a_share_lies_between_0_and_1(text, flag):
     assert lfkit.get_parser(["--embed", "0.25"]).embed == 0.25 and lfkit.get_parser().embed == 1.0 and lfkit.get_parser().mask_dir is None
-    with pytest.raises(ValueError, match=f"{flag}: must be from 0 to 1: got {text}"):
+    with pytest.raises(ValueError, match=f"{flag}: must be a number from 0 to 1: got {text}"):
         lfkit.get_parser([f"{flag}={text}"])
 
 

@@ -112,15 +112,15 @@ def test_some_crops_are_refocused_or_reduced_where_the_scene_is_large_enough(arg
     for name, reduce_share, shear_share in (("none", 0, 0), ("reduced", 1, 0), ("sheared", 0, 1), ("both", 1, 1)):
         monkeypatch.setattr(lfkit.dataset, "REDUCE_SHARE", reduce_share)
         monkeypatch.setattr(lfkit.dataset, "SHEAR_SHARE", shear_share)
-        item = dataset._crop(dataset.scenes[0], np.random.default_rng(3))
+        item = dataset._crop(0, np.random.default_rng(3))
         assert item[0].shape == (3, 3, 24, 24, 3) and item[1].shape == (24, 24, 3) and all(m.shape == (24, 24) for m in item[2:])
         kinds[name] = item[4]
-        assert set(plain._crop(plain.scenes[0], np.random.default_rng(3))[4].flatten().tolist()) <= values
+        assert set(plain._crop(0, np.random.default_rng(3))[4].flatten().tolist()) <= values
     inside = {name: set(disp.flatten().tolist()) <= values for name, disp in kinds.items()}
     assert inside == {"none": True, "reduced": False, "sheared": False, "both": False}
     assert set((2 * kinds["reduced"]).flatten().tolist()) <= values
     dataset.patch_size = 71  # with the margins of a shear that is more than the scene has
-    assert dataset._crop(dataset.scenes[0], np.random.default_rng(3))[0].shape == (3, 3, 71, 71, 3)
+    assert dataset._crop(0, np.random.default_rng(3))[0].shape == (3, 3, 71, 71, 3)
 
 
 def test_the_share_beyond_max_disp_is_said_once(args, tmp_path, caplog, monkeypatch):

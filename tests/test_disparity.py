@@ -22,6 +22,11 @@ def test_levels_that_do_not_divide(max_disp, step):
         disparity_levels(max_disp, step)
 
 
+def test_an_array_that_is_turned_around():
+    disp = np.float32([[[0.5, -1.25]]])
+    assert torch.equal(get_disp_distribution(disp[..., ::-1]), get_disp_distribution(disp).flip(-1))
+
+
 @pytest.mark.parametrize("step", [1, 0.5, 0.25])
 def test_expectation_gives_the_disparity_back(step):
     disp = torch.linspace(-4, 4, 4 * 1001).reshape(1, 4, 1001)

@@ -203,8 +203,9 @@ def test_only_the_last_checkpoints_and_the_best_stay(args):
     assert {p.name for p in (run / "model_state").iterdir()} == {"model_2.pkl", "model_3.pkl", "model_last.pkl"} and (run / "model_best.pkl").exists()
 
 
-def test_a_run_of_another_tag_that_begins_alike_is_not_gone_on_with(args):
-    args.model_msg = "a_longer"
+@pytest.mark.parametrize("other", ["a_longer", "a_20260712"])
+def test_a_run_of_another_tag_that_begins_alike_is_not_gone_on_with(args, other):
+    args.model_msg = other
     list(lfkit.fit(args))
     args.model_msg, args.resume, args.epoch = "a", "auto", 1
     assert next(lfkit.fit(args))["epoch"] == 1
@@ -275,6 +276,31 @@ def test_resuming_a_file_keeps_the_runs_own_device_and_directory(args):
     assert report["log_path"] == last["log_path"] and report["epoch"] == 5
 
 
+def test_weights_that_nothing_can_go_on_from_leave_no_run_behind(args):
+    args.model_save_dir = str(lfkit.checkpoint.WEIGHTS)
+    with pytest.raises(ValueError, match="is of another architecture"):
+        next(lfkit.fit(args))
+    assert not list(Path(args.log_dir).glob("*"))
+
+
+def test_going_back_leaves_a_better_best(args):
+    args.val_every, args.epoch = 1, 2
+    run = list(lfkit.fit(args))[-1]["log_path"]
+    best, first = run / "model_best.pkl", run / "model_state" / "model_1.pkl"
+    better = torch.load(best, weights_only=True) | {"best_mse": 1e-9}  # of a later epoch
+    torch.save(better, best)
+    before = best.read_bytes()
+    args.model_save_dir, args.seed = str(first), 9
+    *_, last = lfkit.fit(args)
+    assert last["log_path"] == run and last["best_mse"] == 1e-9 and best.read_bytes() == before
+    assert "model_best.pkl, of MSE x100 0.0000, is better than what the run goes on from" in next(run.glob("*.log")).read_text()
+
+
+def test_a_seed_may_be_a_time_stamp(args):
+    args.seed, args.epoch = 20250704120000, 1
+    assert next(lfkit.fit(args))["epoch"] == 1
+
+
 def test_current_iter_is_the_first_epoch(args):
     args.current_iter = 2
     assert [r["epoch"] for r in lfkit.fit(args)] == [3, 3]
@@ -294,7 +320,8 @@ def test_two_runs_in_a_minute_do_not_share_a_directory(args):
 def test_logging_twice_doubles_no_line(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        setup_logging(tmp_path / name, "x.log").info("to %s", name)
+        setup_logging(tmp_path / name, "x.log")
+        logging.getLogger("lfkit").info("to %s", name)
     assert len(logging.getLogger("lfkit").handlers) == 2
     assert (tmp_path / "a" / "x.log").read_text().count("to ") == 1 and (tmp_path / "b" / "x.log").read_text().endswith(" - INFO - to b\n")
 

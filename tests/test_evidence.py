@@ -78,7 +78,7 @@ def test_block_sums_of_the_sweep_are_those_of_its_views(views_num, disp):
     torch.manual_seed(0)
     evidence, x = ViewEvidence(views_num), torch.rand(2, views_num**2, 3, 20, 14) - 0.5
     sweep = ViewSweep(torch.cat([x, torch.ones_like(x[:, :, :1])], 2), 4, spacing=0.5)
-    views = sweep.at(disp).reshape(2, views_num**2, 5, 20, 14)
+    views = torch.cat(list(sweep.shifted(disp)), 1).reshape(2, views_num**2, 5, 20, 14)
     starts = block_starts(views_num)
     grid = views.reshape(2, views_num, views_num, 5, 20, 14)
     expected = torch.stack([grid[:, u:u + 3, v:v + 3].sum((1, 2)) for u in starts for v in starts], 1)

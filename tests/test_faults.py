@@ -63,11 +63,11 @@ def test_a_gradient_that_is_no_number_stops_before_the_step(args, tmp_path):
     assert torch.equal(weights_of(parts[0]), before) and list(tmp_path.glob("nonfinite*"))
 
 
-@pytest.mark.parametrize("batch, sentence", [
-    (5, "out of memory with 5 crops of 24 x 24 pixels at a time; try --batch_size 2 --accumulate 3 (as many crops a step), or --patch_size 16"),
-    (1, "out of memory with 1 crops of 24 x 24 pixels at a time; try --patch_size 16")])
-def test_out_of_memory_says_what_to_try_and_gives_the_memory_back(args, batch, sentence, monkeypatch):
-    args.batch_size = batch
+@pytest.mark.parametrize("batch, patch, sentence", [
+    (5, 24, "out of memory with 5 crops of 24 x 24 pixels at a time; try --batch_size 2 --accumulate 3 (as many crops a step), or --patch_size 16"),
+    (1, 24, "out of memory with 1 crops of 24 x 24 pixels at a time; try --patch_size 16"), (1, 16, "out of memory with 1 crops of 16 x 16 pixels at a time; try fewer --channels")])
+def test_out_of_memory_says_what_to_try_and_gives_the_memory_back(args, batch, patch, sentence, monkeypatch):
+    args.batch_size, args.patch_size = batch, patch
     parts, held = lfkit.build(args, CPU), []
     def forward(x, earlier=False):
         big = torch.zeros(1000)
@@ -89,7 +89,7 @@ def test_out_of_memory_in_validation_names_the_crop(args, monkeypatch):
 
 @pytest.mark.parametrize("length, shave, sentence", [
     (96, "auto", "with crops of 96 pixels; try --test_length 64"), ("auto", "auto", "with crops as large as seemed to fit; try --test_length 96 --shave 16"),
-    (48, 16, "with crops of 48 pixels; try --test_length 40")])  # 32 would have nothing to keep
+    (48, 16, "with crops of 48 pixels; try --test_length 40"), (40, 16, "with crops of 40 pixels; try a smaller --shave")])  # 32 would have nothing to keep
 @pytest.mark.parametrize("text", ["[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED"])
 def test_a_library_without_memory_says_what_to_try(args, length, shave, sentence, text):
     args.test_length, args.shave = length, shave

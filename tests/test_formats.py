@@ -336,9 +336,37 @@ def test_truth_is_read_as_pfm_and_npy(tmp_path):
     values = mask.astype(np.float32)
     values[0, 0] = np.nan
     np.save(folder / "mask.npy", values)
-    with pytest.raises(ValueError, match="mask has 1 NaN pixels of 1536; fill them"):
+    with pytest.raises(ValueError, match="mask has 1 NaN or infinite pixels of 1536; fill them first"):
         lfkit.load_scene(folder)
     assert lfkit.load_scene(folder, truth=False).mask is None
+
+
+def test_a_mask_of_neither_1_nor_255_is_not_lost(tmp_path):
+    folder = write_views(tmp_path / "s", "v{n:02d}.png")
+    iio.imwrite(folder / "mask.png", np.eye(32, 48, dtype=np.uint8) * 2)
+    with pytest.raises(ValueError, match="s: the mask's greatest value is 2, expected 1 or 255"):
+        lfkit.load_scene(folder)
+    for full in (1, 255):
+        iio.imwrite(folder / "mask.png", np.eye(32, 48, dtype=np.uint8) * full)
+        assert lfkit.load_scene(folder).mask.sum() == 32
+
+
+def coloured(mask, *colour):
+    return mask[..., None] * np.array(colour, np.uint8)
+
+
+@pytest.mark.parametrize("picture", [lambda m: coloured(m, 0, 255, 0), lambda m: coloured(m, 0, 0, 255, 255) + coloured(~m, 0, 0, 0, 255), lambda m: coloured(m, 0, 0, 0, 255),
+                                     lambda m: coloured(m, 200, 255), lambda m: coloured(m, 0, 255), lambda m: m.astype(np.uint16), lambda m: m * np.uint16(65535), lambda m: m * np.uint8(255)])
+def test_a_mask_of_any_colour_or_of_transparency(tmp_path, picture):
+    folder, mask = write_views(tmp_path / "s", "v{n:02d}.png"), np.random.default_rng(0).random((32, 48)) < 0.3
+    iio.imwrite(folder / "mask.png", picture(mask))
+    assert np.array_equal(lfkit.load_scene(folder).mask, mask)
+
+
+def test_an_opaque_mask_of_nothing_is_empty(tmp_path):
+    folder = write_views(tmp_path / "s", "v{n:02d}.png")
+    iio.imwrite(folder / "mask.png", coloured(np.ones((32, 48), bool), 0, 0, 0, 255))
+    assert not lfkit.load_scene(folder).mask.any()
 
 
 @pytest.mark.parametrize("name, expected", [("bg_disp.exr", "bg_disp.npy or bg_disp.pfm or gt_disp_lowres.pfm"), ("gt_disp_lowres.tif", "gt_disp_lowres.pfm"),
@@ -356,6 +384,13 @@ def test_truth_of_an_earlier_scene_is_not_left_beside_new_views(tmp_path):
     (folder / "fg_disp.npy").rename(folder / "fg_disp.pfm")
     with pytest.raises(ValueError, match="fg_disp.pfm: is of an earlier scene"):
         lfkit.save_scene(lfkit.Scene(scene.name, scene.lf, scene.bg_disp, None, scene.mask, scene.gt_data), tmp_path, "hci")
+
+
+def test_depth_of_an_earlier_scene_is_not_left_beside_new_views(hci):
+    scene = lfkit.synthesize(0, size=16, views_num=3)
+    (hci / "parameters.cfg").rename(hci / "other.cfg")
+    with pytest.raises(ValueError, match="gt_depth_lowres.pfm: is of an earlier scene"):
+        lfkit.save_scene(lfkit.Scene(hci.name, scene.lf), hci.parent, "hci")
 
 
 def test_sixteen_bits_are_rounded(tmp_path):

@@ -120,6 +120,15 @@ def test_memory_is_counted_by_the_tensors_that_live():
     assert 2**20 < free_memory(torch.device("cpu")) < 2**50
 
 
+def test_cached_files_of_a_control_group_are_free(tmp_path, monkeypatch):
+    monkeypatch.setattr("lfkit.memory.Path", lambda path: tmp_path)
+    for name, text in {"memory.max": "3000\n", "memory.current": "2500\n", "memory.stat": "anon 400\ninactive_file 2000\n"}.items():
+        (tmp_path / name).write_text(text)
+    assert free_memory(torch.device("cpu")) == 2500
+    (tmp_path / "memory.max").write_text("max\n")
+    assert free_memory(torch.device("cpu")) > 2**20
+
+
 @pytest.mark.parametrize("memory", [None, 1e5])
 def test_a_budget_that_no_crop_fits_is_said(memory, caplog):
     x = torch.rand(1, 1, 80, 80, 3)
@@ -167,6 +176,14 @@ def test_a_mapped_uint8_scene_becomes_floats_a_crop_at_a_time(tmp_path):
     for x in (lf[None], lf.reshape(1, 9, 50, 70, 3), torch.from_numpy(np.array(lf)).reshape(1, 9, 50, 70, 3), expected.numpy()):
         assert torch.equal(overlap_crop_forward(x, model, 1, 24, 2), rearrange(expected[:, 4], "b h w c -> b c h w"))
     assert max(longest) <= 24
+
+
+@pytest.mark.parametrize("b", [1, 2])
+def test_several_crops_a_call_once_the_memory_is_measured(b):
+    model = torch.nn.Sequential(torch.nn.Flatten(1, 2), torch.nn.Conv2d(27, 2, 3, padding=1)).eval()  # a module, whose need is measured on the first call
+    x = torch.rand(b, 9, 64, 64, 3)
+    out = overlap_crop_forward(x, model, 1, 24, 2, memory=1e8, batch=3)
+    assert out.shape == (b, 2, 64, 64) and torch.allclose(out, model(rearrange(x, "b n h w c -> b n c h w")), atol=1e-6)
 
 
 def test_several_crops_a_call():

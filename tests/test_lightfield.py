@@ -5,8 +5,8 @@ from PIL import Image
 
 import lfkit
 from conftest import real
-from lfkit.files import read_image
-from lfkit.lightfield import Scene, find_scenes, read_pfm, read_scene_list, training_scenes, write_pfm
+from lfkit.files import read_image, read_pfm
+from lfkit.lightfield import Scene, find_scenes, read_scene_list, training_scenes, write_pfm
 
 
 @pytest.fixture
@@ -94,10 +94,23 @@ def test_the_short_list_names_the_most_occluded_test_scene(tmp_path):
     assert read_scene_list(tmp_path, "testing_images.txt") == ["s22", "s23"] and read_scene_list(tmp_path, "debug_testing_images.txt") == ["s23"]
     lfkit.write_synthetic(tmp_path / "other", scenes=16, size=16, seed=7, render=render)
     assert read_scene_list(tmp_path / "other", "debug_testing_images.txt") == ["s21"]
-    (tmp_path / "testing_images.txt").write_text("# mine\ns10\ns22\n")  # her own choice, which later scenes leave as it is
+    (tmp_path / "testing_images.txt").write_text("# mine\ns10\n\ns22  # a bush")  # her own choice, which later scenes leave as it is
     lfkit.write_synthetic(tmp_path, scenes=16, size=16, seed=108, render=render)
+    assert (tmp_path / "testing_images.txt").read_text() == "# mine\ns10\n\ns22  # a bush\ns122\ns123\n"
     assert read_scene_list(tmp_path, "testing_images.txt") == ["s10", "s22", "s122", "s123"] and read_scene_list(tmp_path, "debug_testing_images.txt") == ["s23"]
     assert not {"s10", "s22", "s23", "s122", "s123"} & training_scenes(tmp_path).keys()
+
+
+def test_a_name_with_a_number_sign_is_held_out(tmp_path):
+    for name in ("tree", "tree#2", "c"):
+        lfkit.save_scene(Scene(name, np.zeros((3, 3, 8, 8, 3), np.uint8), np.zeros((8, 8), np.float32)), tmp_path)
+    (tmp_path / "testing_images.txt").write_text("#c\ntree#2 # the second\n")
+    assert read_scene_list(tmp_path, "testing_images.txt") == ["tree#2"] and set(training_scenes(tmp_path)) == {"tree", "c"}
+
+
+def test_truth_is_found_from_within_the_views_folder(note, monkeypatch):
+    monkeypatch.chdir(note.parent)
+    assert lfkit.load_scene(note.name).two_layers and lfkit.load_scene(f"./{note.name}").mask is not None
 
 
 def test_a_list_with_a_mark_is_read_and_one_in_another_code_is_named(note):

@@ -14,7 +14,8 @@ from einops import rearrange
 import lfkit
 from conftest import real
 from lfkit.__main__ import main
-from lfkit.lightfield import find_scenes, is_scene, read_pfm
+from lfkit.files import read_pfm
+from lfkit.lightfield import find_scenes, is_scene
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +89,24 @@ def test_mistakes_are_known_before_a_network_is_run(trained, tmp_path, monkeypat
     monkeypatch.setattr("os.access", lambda path, mode: False)  # as for a folder of somebody else's
     told = f"nothing may be written in {tmp_path}; name another place"
     assert main(["predict", scene, *common, "--out", str(tmp_path / "new" / "out")]) == 2 and told in capsys.readouterr().err
+
+
+def test_an_error_that_no_scene_has_loses_no_score(trained, tmp_path, capsys):
+    root, _, weights = trained
+    scene = lfkit.load_scene(next((root / "d" / "LFs").glob("*.npy")))
+    clean = lfkit.save_scene(lfkit.Scene("clean", scene.lf, scene.bg_disp), tmp_path / "d")
+    argv = ["validate", str(clean), "--border", "4", "--device", "cpu", "--weights", str(weights), "--errors", "mse_x100", "bad_pix_inside", "--json", str(tmp_path / "t.json")]
+    assert main(argv) == 2 and "no scene has bad_pix_inside; there is" in capsys.readouterr().err
+    assert json.loads((tmp_path / "t.json").read_text())["scenes"][0]["mse_x100"] > 0
+
+
+def test_mistakes_that_are_named(trained, tmp_path, capsys):
+    root, flags, _ = trained
+    listed, scene = root / "d" / "testing_images.txt", str(next((root / "d" / "LFs").glob("*.npy")))
+    for argv, told in {("validate", str(listed)): f"{listed}: is neither a scene nor a data directory", ("convert", scene, str(tmp_path / "deep"), "--to", "hci", "--name", ".."): "expected a name without folders: got '..'",
+                       ("synth", "--out", str(tmp_path / "s"), "--max_disp", "inf"): "max_disp >= 2: got", ("train", *flags, "--epochh", "3"): "unrecognized arguments: --epochh 3; `lfkit train --help` lists"}.items():
+        assert main(list(argv)) == 2 and told in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
 
 
 def test_several_weights_stand_side_by_side(trained, tmp_path, capsys):

@@ -36,6 +36,10 @@ def test_border_and_mask():
     assert compute_bad_pix(pred, gt, mask=mask) == 50
 
 
+def test_half_precision_is_compared():
+    assert compute_mse(torch.full((3, 3), 0.5).bfloat16(), torch.zeros(3, 3), border=0) == 0.25
+
+
 def test_tensors_and_arrays_agree():
     rng = np.random.default_rng(0)
     pred, gt = rng.normal(size=(2, 40, 37)).astype(np.float32)

@@ -91,6 +91,15 @@ def test_it_is_kept_until_the_weights_change():
     assert net.weight.grad is None
 
 
+def test_it_is_found_anew_once_a_layer_is_another():
+    model = nn.Sequential(nn.Flatten(1, 2), nn.Conv2d(3, 2, 3, padding=1)).eval()
+    assert receptive_radius(model, 1) == 1
+    model[1] = nn.Conv2d(3, 2, 9, padding=4)
+    assert receptive_radius(model, 1) == 4
+    model[1].dilation, model[1].padding = (2, 2), (8, 8)
+    assert receptive_radius(model, 1) == 8
+
+
 def test_the_random_states_are_left_alone():
     torch.manual_seed(3)
     expected = torch.rand(3)

@@ -73,3 +73,6 @@ def test_a_file_of_flags_is_read_as_the_command_line_is(tmp_path):
     (tmp_path / "junk.txt").write_text("no flag at all\n")
     with pytest.raises(ValueError, match="unrecognized arguments: no flag at all"):
         lfkit.get_parser([f"@{tmp_path / 'junk.txt'}"])
+    (tmp_path / "typo.json").write_text('{\n "lr": abc,\n "seed": 7\n}\n')
+    with pytest.raises(ValueError, match='the line "lr": abc, is not JSON, "name": value; put words in quotes'):
+        lfkit.get_parser([f"@{tmp_path / 'typo.json'}"])

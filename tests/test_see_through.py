@@ -6,7 +6,7 @@ import pytest
 import lfkit
 from conftest import real
 from lfkit.lightfield import as_float
-from lfkit.see_through import compute_psnr, compute_ssim, occluder_cover, see_through
+from lfkit.see_through import compute_psnr, compute_ssim, see_through
 
 N, SIZE, BACK, FRONT, PAD = 5, 40, -1, 2, 8
 
@@ -92,10 +92,6 @@ def test_a_rendered_scene():
     assert compute_psnr(image, scene.gt_data, scene.mask) > compute_psnr(scene.centre, scene.gt_data, scene.mask) + 10
 
 
-def test_cover_is_where_the_layers_part():
-    assert occluder_cover(np.array([[1.0, 0.4, 0.6]]), np.zeros((1, 3))).tolist() == [[True, False, True]]
-
-
 def test_psnr_and_ssim_by_hand():
     truth, image = np.zeros((8, 8, 3)), np.zeros((8, 8, 3))
     image[0, 0] = 0.1  # mean square .01 / 64 over all, .01 in that pixel
@@ -126,8 +122,6 @@ def test_bad_pictures():
         compute_ssim(np.zeros((8, 8, 3)), np.zeros((8, 8, 3)), np.zeros((8, 8)))
     with pytest.raises(ValueError, match="at least 7 pixels a side: got 6 x 8"):
         compute_ssim(np.zeros((6, 8, 3)), np.zeros((6, 8, 3)))
-    with pytest.raises(ValueError, match="differ in shape"):
-        occluder_cover(np.zeros((2, 2)), np.zeros((2, 3)))
 
 
 def test_no_ray_passes_the_cracks_of_a_stretched_occluder():

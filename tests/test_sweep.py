@@ -9,17 +9,17 @@ def test_what_lies_at_a_disparity_falls_on_the_centres_pixel():
     torch.manual_seed(0)
     world, n, d = torch.rand(3, 60, 60), 5, 2
     views = torch.stack([world[:, 20 - (2 - u) * d:40 - (2 - u) * d, 20 - (2 - v) * d:40 - (2 - v) * d] for u in range(n) for v in range(n)])[None]
-    shifted = ViewSweep(views, 4).at(float(d)).reshape(1, n * n, 3, 20, 20)
+    shifted = torch.cat(list(ViewSweep(views, 4).shifted(float(d))), 1).reshape(1, n * n, 3, 20, 20)
     inside = (slice(None), slice(None), slice(None), slice(8, 12), slice(8, 12))
     assert torch.equal(shifted[inside], views[:, 12:13].expand_as(shifted)[inside])
-    assert not torch.allclose(ViewSweep(views, 4).at(-2.0).reshape(shifted.shape)[inside], shifted[inside])
+    assert not torch.allclose(torch.cat(list(ViewSweep(views, 4).shifted(-2.0)), 1).reshape(shifted.shape)[inside], shifted[inside])
 
 
 def test_half_pixel_shifts_of_a_smooth_picture():
     y, x = torch.meshgrid(torch.arange(40.0), torch.arange(40.0), indexing="ij")
     smooth = lambda y, x: torch.sin(0.4 * y + 0.2) + torch.cos(0.3 * x)
     views = smooth(y, x).expand(1, 9, 3, 40, 40)
-    shifted = ViewSweep(views, 4).at(0.5).reshape(9, 3, 40, 40)
+    shifted = torch.cat(list(ViewSweep(views, 4).shifted(0.5)), 1).reshape(9, 3, 40, 40)
     for n, (u, v) in enumerate((u, v) for u in range(3) for v in range(3)):
         expected = smooth(y + (1 - u) * 0.5, x + (1 - v) * 0.5)
         assert torch.allclose(shifted[n, 0, 5:-5, 5:-5], expected[5:-5, 5:-5], atol=3e-3)
@@ -44,7 +44,7 @@ def test_no_candidate_looks_better_for_being_read_between_samples():
     """Views of nothing but noise: their variance is the same at whole and half candidates, which it is not as they are read elsewhere."""
     torch.manual_seed(0)
     noise = torch.randn(1, 81, 1, 96, 96)
-    spread = lambda spacing, disp: float(ViewSweep(noise.expand(-1, -1, 2, -1, -1), 2, spacing).at(disp).unflatten(1, (81, -1))[0, :, 0, 20:-20, 20:-20].var(0).mean())
+    spread = lambda spacing, disp: float(torch.stack(list(ViewSweep(noise.expand(-1, -1, 2, -1, -1), 2, spacing).shifted(disp)), 1)[0, :, 0, 20:-20, 20:-20].var(0).mean())
     assert spread(0.5, 1.0) == pytest.approx(spread(0.5, 0.5), rel=0.02) and spread(None, 0.5) < 0.8 * spread(None, 1.0)
 
 
@@ -55,7 +55,7 @@ def test_a_closer_look_reads_each_view_where_the_pixel_is_seen():
     disp = torch.where(torch.arange(32)[None, None] < 16, 1.0, -0.5).expand(1, 32, 32)
     views, reach = look_closer(x, disp)
     for d, columns in ((1.0, slice(0, 16)), (-0.5, slice(16, 32))):
-        swept = ViewSweep(x, 2).at(d).reshape(1, 25, 3, 32, 32)
+        swept = torch.cat(list(ViewSweep(x, 2).shifted(d)), 1).reshape(1, 25, 3, 32, 32)
         inside = (*[slice(None)] * 3, slice(6, 26), slice(max(6, columns.start), min(26, columns.stop)))
         # torch's cubic kernel has a = -3/4, the sweep's -1/2: they differ by at most a fraction of the picture's roughness
         assert torch.allclose(views[inside], swept[inside], atol=0.0 if d == 1 else 0.03, rtol=1e-5)

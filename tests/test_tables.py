@@ -44,6 +44,11 @@ def test_markdown_and_latex_in_bold():
         r"u & -- & \textbf{1.00} \\", r"\hline", r"mean & 20.00 & \textbf{17.50} \\", r"\end{tabular}"]
 
 
+def test_a_name_is_no_latex():
+    rows = [{"scene": r"a^b~c{d}$e\f", "bad_pix": 1.0}]
+    assert r"a\^{}b\~{}c\{d\}\$e\textbackslash{}f & 1.00" in format_comparison({"m": rows}, style="latex")
+
+
 def test_csv_is_one_table():
     rows = list(csv.reader(format_comparison(MODELS, style="csv").splitlines()))
     assert rows[0] == ["error", "scene", "a_1", "b"] and rows[1] == ["bad_pix", "s_1", "10.0", "20.0"] and rows[3] == ["bad_pix", "u", "", "1.0"]
