@@ -33,13 +33,13 @@ def bars(apart: tuple[float, float], half: tuple[float, float]):
 KINDS = {"the generator's: 16 to 44 px apart, up to 44 %": drawing.bars, "10 to 20 px apart, 20 to 44 %": bars((10, 20), (0.1, 0.22)), "8 to 14 px apart, 44 to 60 %": bars((8, 14), (0.22, 0.3))}
 
 
-def behind(support, seed: int) -> lfkit.Scene:
+def behind(support, seed: int, size: int = SIZE) -> lfkit.Scene:
     """A procedural scene behind one sheet of this support."""
     def occluders(canvas, low, high):
         least = canvas.uniform(low, high - synthetic.THINNEST)
         return [synthetic._sheet(canvas, least, min(least + canvas.uniform(0.05, 0.8), high), support(canvas), 0.5, occluder=True)]
     with patch.object(synthetic, "make_occluders", occluders):
-        return lfkit.synthesize(seed, SIZE, occluded=True)
+        return lfkit.synthesize(seed, size, occluded=True)
 
 
 def main() -> None:

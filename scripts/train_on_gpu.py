@@ -15,6 +15,7 @@ import math
 import multiprocessing
 import os
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,12 +38,12 @@ NEW_SCENES_EVERY = 16  # steps
 KEPT_AT = 0.5, 0.75, 0.9  # parts of the run
 
 
-def render(pool: Path, seeds: range) -> None:
-    """Scenes of these seeds into the pool, a file each."""
+def render(pool: Path, seeds: range, make: Callable[[int, int], lfkit.Scene] = lfkit.synthesize) -> None:
+    """Scenes of these seeds into the pool, a file each; `make` is called with a seed and a size."""
     torch.set_num_threads(1)
     os.nice(5)
     for seed in seeds:
-        scene = lfkit.synthesize(seed, SIZE)
+        scene = make(seed, SIZE)
         path = pool / f"{seed}.npz"
         with open(path.with_suffix(".part"), "wb") as file:
             np.savez(file, lf=scene.lf, fg_disp=scene.fg_disp, bg_disp=scene.bg_disp)
@@ -52,8 +53,8 @@ def render(pool: Path, seeds: range) -> None:
 class Pool:
     """The scenes rendered so far, on the GPU, and random crops of them."""
 
-    def __init__(self, folder: Path, device: torch.device, seed: int):
-        self.folder, self.device, self.rng = folder, device, np.random.default_rng(seed)
+    def __init__(self, folder: Path, device: torch.device, seed: int, patch: int | None = None):
+        self.folder, self.device, self.rng, self.patch = folder, device, np.random.default_rng(seed), patch or PATCH
         self.known, self.scenes = set(), []
 
     def grow(self) -> int:
@@ -74,8 +75,8 @@ class Pool:
         items = []
         for _ in range(count):
             lf, *maps = self.scenes[self.rng.integers(len(self.scenes))]
-            top, left = self.rng.integers(SIZE - PATCH + 1, size=2)
-            at, turns, mirrored = (slice(top, top + PATCH), slice(left, left + PATCH)), int(self.rng.integers(4)), self.rng.random() < 0.5
+            top, left = self.rng.integers(lf.shape[2] - self.patch + 1, size=2)
+            at, turns, mirrored = (slice(top, top + self.patch), slice(left, left + self.patch)), int(self.rng.integers(4)), self.rng.random() < 0.5
             lf, maps = lf[(slice(None), slice(None), *at)], [m[at] for m in maps]
             lf, maps = lf.rot90(turns, (0, 1)).rot90(turns, (2, 3)), [m.rot90(turns) for m in maps]
             items.append((lf.permute(1, 0, 3, 2, 4), *(m.T for m in maps)) if mirrored else (lf, *maps))
@@ -96,8 +97,8 @@ class Pool:
         for crop in lf:
             if rng.random() < augment.ERASE_SHARE:
                 n = int(rng.choice([k for k in range(len(crop)) if k != len(crop) // 2]))
-                tall, wide = (max(1, round(PATCH * rng.uniform(*augment.ERASED))) for _ in range(2))
-                top, left = rng.integers(PATCH - tall + 1), rng.integers(PATCH - wide + 1)
+                tall, wide = (max(1, round(self.patch * rng.uniform(*augment.ERASED))) for _ in range(2))
+                top, left = rng.integers(self.patch - tall + 1), rng.integers(self.patch - wide + 1)
                 alike = rng.random() < 0.5
                 crop[n, :, top:top + tall, left:left + wide] = torch.rand((3, 1, 1) if alike else (3, tall, wide), device=lf.device)
         return lf
@@ -110,20 +111,30 @@ class Pool:
 def loss_of(model: lfkit.DeoccNet, lf: torch.Tensor, fg_disp: torch.Tensor, bg_disp: torch.Tensor) -> torch.Tensor:
     """`lfkit.training_loss` with criteria l1_huber and ce, weights 1, 1 and LOSS3_WEIGHT, and HIDDEN_WEIGHT, by weights in place of choices, for which a GPU would be waited for."""
     with torch.autocast(lf.device.type, torch.bfloat16):
-        both, background, *maps = model(lf, earlier=True)
-    limit = model.max_disp
-    hidden, within = (fg_disp > bg_disp).float(), (bg_disp.abs() <= limit).float()
-    within_both = within * (fg_disp.abs() <= limit)
+        both, background, last, *earlier = model(lf, earlier=True)
+    error, over = (last.float() - bg_disp).abs(), means(model, fg_disp, bg_disp)
+    huber = torch.where(error < 1, error.square() / 2, error - 0.5)
+    return loss_of_looks(model, both, background, earlier, fg_disp, bg_disp) + LOSS3_WEIGHT * over(error + HUBER_WEIGHT * huber)
+
+
+def means(model: lfkit.DeoccNet, fg_disp: torch.Tensor, bg_disp: torch.Tensor) -> Callable:
+    """A function of values 'b h w': their mean over the pixels whose background (or, with `both`, whose both layers) lies within the levels, and HIDDEN_WEIGHT times that over the hidden ones of these."""
+    hidden, within = (fg_disp > bg_disp).float(), (bg_disp.abs() <= model.max_disp).float()
+    within_both = within * (fg_disp.abs() <= model.max_disp)
     mean = lambda values, weights: (values * weights).sum() / weights.sum().clamp(min=1)
-    over = lambda values, weights: mean(values, weights) + HIDDEN_WEIGHT * mean(values, weights * hidden)
+    def over(values: torch.Tensor, both: bool = False) -> torch.Tensor:
+        weights = within_both if both else within
+        return mean(values, weights) + HIDDEN_WEIGHT * mean(values, weights * hidden)
+    return over
+
+
+def loss_of_looks(model: lfkit.DeoccNet, both: torch.Tensor, background: torch.Tensor, maps: Sequence[torch.Tensor], fg_disp: torch.Tensor, bg_disp: torch.Tensor) -> torch.Tensor:
+    """The part of `loss_of` that the two distributions 'b d h w' have, and the maps 'b h w' of all looks but the last."""
     cross_entropy = lambda found, target: -(target * found.float().clamp(min=1e-6).log()).sum(1)
-    target = on_levels(bg_disp, model.levels)
-    loss = over(cross_entropy(both, (on_levels(fg_disp, model.levels) + target) / 2), within_both) + over(cross_entropy(background, target), within)
-    last, *earlier = ((disp.float() - bg_disp).abs() for disp in maps)
-    huber = torch.where(last < 1, last.square() / 2, last - 0.5)
-    loss = loss + LOSS3_WEIGHT * over(last + HUBER_WEIGHT * huber, within)
-    for error in earlier:
-        loss = loss + LOSS3_WEIGHT * EARLIER_WEIGHT * over(LOG_ERROR_SCALE * torch.log1p(error / LOG_ERROR_SCALE), within)
+    target, over = on_levels(bg_disp, model.levels), means(model, fg_disp, bg_disp)
+    loss = over(cross_entropy(both, (on_levels(fg_disp, model.levels) + target) / 2), both=True) + over(cross_entropy(background, target))
+    for disp in maps:
+        loss = loss + LOSS3_WEIGHT * EARLIER_WEIGHT * over(LOG_ERROR_SCALE * torch.log1p((disp.float() - bg_disp).abs() / LOG_ERROR_SCALE))
     return loss
 
 
@@ -173,7 +184,7 @@ class Training:
         self.model.to(device).train()
         self.optimizer = Muon(self.model.parameters(), options.lr)
         self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(options.average))
-        self.pool = Pool(Path(options.pool), device, options.seed)
+        self.pool = Pool(Path(options.pool), device, options.seed, getattr(options, "patch_size", None))
 
     def move(self) -> torch.Tensor:
         """A step along the gradients; gives their norm."""
@@ -190,7 +201,7 @@ class Training:
         """The averaged weights as a checkpoint."""
         weights = {name: value.detach().cpu().clone() for name, value in self.average.module.state_dict().items()}
         options = self.options
-        args = self.source["args"] | {"patch_size": PATCH, "epoch": 1, "optimizer": "muon", "schedule": "cosine", "warm_up": WARM_UP, "criterion": "l1_huber", "criterion1": "ce",
+        args = self.source["args"] | {"patch_size": self.pool.patch, "epoch": 1, "optimizer": "muon", "schedule": "cosine", "warm_up": WARM_UP, "criterion": "l1_huber", "criterion1": "ce",
                                       "loss1_weight": 1.0, "loss2_weight": 1.0, "loss3_weight": LOSS3_WEIGHT, "hidden_weight": HIDDEN_WEIGHT, "train_only": "", "jolt": JOLT, "clip": CLIP, "precision": "bf16",
                                       **{name: getattr(options, name) for name in ("batch_size", "lr", "average", "seed")}}
         known = {"format": self.source["format"], "architecture": self.source["architecture"], "args": args, "epoch": 1, "steps": steps}
