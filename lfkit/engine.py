@@ -6,6 +6,7 @@ import math
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -344,10 +345,11 @@ class Run:
             self.average.module.load_state_dict(scored_weights(checkpoint))
             self.average.n_averaged.fill_(checkpoint.get("averaged", 0))
         self.epoch, self.best_mse = checkpoint["epoch"], checkpoint.get("best_mse", float("inf"))
-        best = self.log_path / "model_best.pkl"
-        if best.exists() and (better := read_checkpoint(best).get("best_mse", float("inf"))) < self.best_mse:  # of a later epoch, where a run went back
-            logger.warning("%s, of MSE x100 %.4f, is better than what the run goes on from: it stays until that is beaten", best, 100 * better)
-            self.best_mse = better
+        with suppress(FileNotFoundError, ValueError):  # a damaged best is no loss to a run that goes on
+            best = self.log_path / "model_best.pkl"
+            if (better := read_checkpoint(best).get("best_mse", float("inf"))) < self.best_mse:  # of a later epoch, where a run went back
+                logger.warning("%s, of MSE x100 %.4f, is better than what the run goes on from: it stays until that is beaten", best, 100 * better)
+                self.best_mse = better
         saved = checkpoint.get("curves", {})
         missing = [float("nan")] * len(saved.get("train_loss", []))  # of a checkpoint from before a curve was kept
         self.curves = {name: list(saved.get(name, missing)) for name in self.CURVES}

@@ -294,6 +294,9 @@ def test_going_back_leaves_a_better_best(args):
     *_, last = lfkit.fit(args)
     assert last["log_path"] == run and last["best_mse"] == 1e-9 and best.read_bytes() == before
     assert "model_best.pkl, of MSE x100 0.0000, is better than what the run goes on from" in next(run.glob("*.log")).read_text()
+    best.write_bytes(before[:100])  # a damaged one keeps no run from going on
+    *_, last = lfkit.fit(args)
+    assert last["epoch"] == 2
 
 
 def test_a_seed_may_be_a_time_stamp(args):
