@@ -6,14 +6,14 @@ Procedural scenes of 144 x 144 (seeds from 1048576 on), each behind one sheet of
 """
 
 import argparse
-import math
+from functools import partial
 from unittest.mock import patch
 
 import numpy as np
-import torch
 
 import lfkit
-from lfkit import canvas as drawing, synthetic
+from lfkit import synthetic
+from lfkit.canvas import bars
 from lfkit.checkpoint import WEIGHTS
 from lfkit.inference import predict_scene
 from lfkit.tables import score_scene
@@ -21,16 +21,8 @@ from lfkit.tables import score_scene
 FIRST, SIZE = 1 << 20, 144
 
 
-def bars(apart: tuple[float, float], half: tuple[float, float]):
-    """Bars this far apart, in pixels, of half a width in these parts of that."""
-    def support(canvas):
-        period = canvas.uniform(*apart)
-        y, _ = drawing._turned(canvas, *drawing.random_place(canvas), canvas.uniform(0, math.pi))
-        return drawing.coverage(min(canvas.uniform(half[0] * period, half[1] * period), drawing.WIDEST) - (torch.remainder(y, period) - period / 2).abs())
-    return support
-
-
-KINDS = {"the generator's: 16 to 44 px apart, up to 44 %": drawing.bars, "10 to 20 px apart, 20 to 44 %": bars((10, 20), (0.1, 0.22)), "8 to 14 px apart, 44 to 60 %": bars((8, 14), (0.22, 0.3))}
+KINDS = {"the generator's: 16 to 44 px apart, up to 44 %": bars, "10 to 20 px apart, 20 to 44 %": partial(bars, apart=(10, 20), thinnest=0, parts=(0.1, 0.22)),
+         "8 to 14 px apart, 44 to 60 %": partial(bars, apart=(8, 14), thinnest=0, parts=(0.22, 0.3))}
 
 
 def behind(support, seed: int, size: int = SIZE) -> lfkit.Scene:

@@ -183,10 +183,10 @@ def random_place(canvas: Canvas, spread: float = 0.1) -> tuple[float, float]:
     return tuple(canvas.uniform(-spread * canvas.size, (1 + spread) * canvas.size) for _ in range(2))
 
 
-def fence(canvas: Canvas) -> torch.Tensor:
-    """Two families of parallel wires."""
-    angle, period = canvas.uniform(0, math.pi), canvas.uniform(14, 46)
-    width = canvas.uniform(1.0, min(0.16 * period, WIDEST))
+def fence(canvas: Canvas, apart: tuple[float, float] = (14, 46), thinnest: float = 1.0, parts: tuple[float, float] = (0, 0.16)) -> torch.Tensor:
+    """Two families of parallel wires so many pixels apart, of half a width in these parts of that and of `thinnest` pixels at least."""
+    angle, period = canvas.uniform(0, math.pi), canvas.uniform(*apart)
+    width = canvas.uniform(max(thinnest, parts[0] * period), min(parts[1] * period, WIDEST))
     y, x = _turned(canvas, *random_place(canvas), angle)
     bend = canvas.uniform(0, 1.5) * torch.sin(canvas.x / canvas.uniform(20, 60))
     distances = []
@@ -196,11 +196,11 @@ def fence(canvas: Canvas) -> torch.Tensor:
     return coverage(torch.maximum(*distances))
 
 
-def bars(canvas: Canvas) -> torch.Tensor:
-    """One family of parallel bars."""
-    period = canvas.uniform(16, 44)
+def bars(canvas: Canvas, apart: tuple[float, float] = (16, 44), thinnest: float = 1.5, parts: tuple[float, float] = (0, 0.22)) -> torch.Tensor:
+    """One family of parallel bars; apart, thinnest and parts as of a `fence`."""
+    period = canvas.uniform(*apart)
     y, _ = _turned(canvas, *random_place(canvas), canvas.uniform(0, math.pi))
-    return coverage(canvas.uniform(1.5, min(0.22 * period, WIDEST)) - (torch.remainder(y, period) - period / 2).abs())
+    return coverage(canvas.uniform(max(thinnest, parts[0] * period), min(parts[1] * period, WIDEST)) - (torch.remainder(y, period) - period / 2).abs())
 
 
 # half the width of a leaf along its length, from -1 at its stalk to 1 at its tip, in parts of the widest

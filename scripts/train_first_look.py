@@ -11,10 +11,10 @@ POOL holds scenes of the whole generator, BARS scenes behind a sheet of bars or 
 
 import argparse
 import copy
-import math
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -30,19 +30,8 @@ import train_on_gpu as gpu  # noqa: E402
 LATER = ("second_look", "closer_look", "outline_look")
 
 
-def mesh(canvas: drawing.Canvas) -> torch.Tensor:
-    """Two families of wires, 8 to 24 px apart."""
-    period = canvas.uniform(8, 24)
-    width = canvas.uniform(0.08 * period, 0.16 * period)
-    turned, bend = drawing._turned(canvas, *drawing.random_place(canvas), canvas.uniform(0, math.pi)), canvas.uniform(0, 1.5) * torch.sin(canvas.x / canvas.uniform(20, 60))
-    distances = []
-    for t in turned:
-        stretched = period * canvas.uniform(0.7, 1.3)
-        distances.append(width - (torch.remainder(t + bend, stretched) - stretched / 2).abs())
-    return drawing.coverage(torch.maximum(*distances))
-
-
-SUPPORTS = bars.bars((8, 44), (0.1, 0.3)), bars.bars((8, 20), (0.18, 0.3)), bars.bars((8, 20), (0.18, 0.3)), mesh
+DENSE = partial(drawing.bars, apart=(8, 20), thinnest=0, parts=(0.18, 0.3))
+SUPPORTS = partial(drawing.bars, apart=(8, 44), thinnest=1, parts=(0, 0.3)), DENSE, DENSE, partial(drawing.fence, apart=(8, 24), thinnest=0, parts=(0.08, 0.16))
 
 
 def behind(seed: int, size: int) -> lfkit.Scene:
@@ -84,21 +73,16 @@ def train(options: argparse.Namespace) -> None:
     before, dense = copy.deepcopy(run.model).eval(), gpu.Pool(Path(options.bars), device, options.seed + 1, options.patch_size)
     if empty := [pool for pool in (run.pool, dense) if not pool.grow()]:
         raise SystemExit(f"{empty[0].folder}: no scene in it; render some first")
-    parts = [parameter for name, parameter in run.model.named_parameters() if not name.startswith(LATER)]
-    optimizer = gpu.Muon(parts, options.lr)
+    run.learn([parameter for name, parameter in run.model.named_parameters() if not name.startswith(LATER)])
     start, number, total = time.perf_counter(), 0, 0.0
     while (done := (time.perf_counter() - start) / options.seconds) < 1:
         known = run.pool.rng.random(options.batch_size) >= options.share
         halves = [pool.crops(int(count)) for pool, count in ((run.pool, known.sum()), (dense, (~known).sum())) if count]
         batch = tuple(torch.cat(kinds) for kinds in zip(*halves))
         loss = loss_of(run.model, before, batch, torch.tensor(sorted(known, reverse=True), device=device), options.hold)
-        optimizer.zero_grad()
+        run.model.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(parts, gpu.CLIP)
-        for group in optimizer.param_groups:
-            group["lr"] = options.lr * min((number + 1) / gpu.WARM_UP, 0.5 * (1 + math.cos(math.pi * done)))
-        optimizer.step()
-        run.average.update_parameters(run.model)
+        run.move(number, done)
         number, total = number + 1, total + loss.item()
         if number % options.report_every == 0:
             print(f"{time.perf_counter() - start:6.0f} s, step {number}, loss {total / options.report_every:.4f}", flush=True)

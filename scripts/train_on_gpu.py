@@ -182,17 +182,23 @@ class Training:
         self.model.load_state_dict(scored_weights(self.source))
         self.model.jolt = JOLT
         self.model.to(device).train()
-        self.optimizer = Muon(self.model.parameters(), options.lr)
+        self.learn(list(self.model.parameters()))
         self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(options.average))
         self.pool = Pool(Path(options.pool), device, options.seed, getattr(options, "patch_size", None))
 
-    def move(self) -> torch.Tensor:
-        """A step along the gradients; gives their norm."""
-        gradients = [p.grad for p in self.model.parameters()]
+    def learn(self, parts: list[torch.nn.Parameter]) -> None:
+        """From now on these parameters move."""
+        self.parts, self.optimizer = parts, Muon(parts, self.options.lr)
+
+    def move(self, number: int = WARM_UP, done: float = 0.0) -> torch.Tensor:
+        """A step along the gradients, of a rate that rises over the first steps and falls along half a cosine as the run gets done; gives their norm."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.options.lr * min((number + 1) / WARM_UP, 0.5 * (1 + math.cos(math.pi * done)))
+        gradients = [p.grad for p in self.parts]
         for gradient in gradients:
             gradient.nan_to_num_(0, 0, 0)
         norm = torch.nn.utils.get_total_norm(gradients)
-        torch.nn.utils.clip_grads_with_norm_(list(self.model.parameters()), CLIP, norm)
+        torch.nn.utils.clip_grads_with_norm_(self.parts, CLIP, norm)
         self.optimizer.step()
         self.average.update_parameters(self.model)
         return norm
@@ -221,17 +227,14 @@ def train(options: argparse.Namespace, device: torch.device) -> None:
             kept += 1
         if done >= 1:
             break
-        rate = options.lr * min((number + 1) / WARM_UP, 0.5 * (1 + math.cos(math.pi * done)))
-        for group in run.optimizer.param_groups:
-            group["lr"] = rate
         losses.append(step(run.pool.crops(options.batch_size)).clone())
-        norm = run.move()
+        norm = run.move(number, done)
         if number % NEW_SCENES_EVERY == 0:
             scenes = run.pool.grow()
             if device.type == "cuda":
                 torch.cuda.synchronize()  # the queue, and with it the clock, stays within some steps
         if number % options.report_every == 0:
-            print(f"{time.perf_counter() - start:6.1f} s, step {number}, {scenes} scenes, rate {rate:.2e}, loss {torch.stack(losses).nanmean().item():.4f}, gradient {norm.item():.2f}", flush=True)
+            print(f"{time.perf_counter() - start:6.1f} s, step {number}, {scenes} scenes, rate {run.optimizer.param_groups[0]['lr']:.2e}, loss {torch.stack(losses).nanmean().item():.4f}, gradient {norm.item():.2f}", flush=True)
             losses = []
     run.keep(out / "last.pkl", number)
     print(f"{number} steps of {options.batch_size} crops in {time.perf_counter() - start:.0f} s, {run.pool.grow()} scenes")
