@@ -15,6 +15,7 @@ import argparse
 import math
 from collections.abc import Callable
 from functools import cache
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ FAR_Z, NEAREST_Z = 12.0, 2.0                   # depths with the disparities FAR
 HALF = math.tan(math.radians(20))              # half the width of the picture at depth 1
 SCALE = (3.5 - FAR) / (1 / NEAREST_Z - 1 / FAR_Z)   # disparity is SCALE / depth - SHIFT
 SHIFT = SCALE / FAR_Z - FAR
+APART = 0.12                                   # of two things that share a pixel, in px per view step
 PICTURES = ("astronaut", "coffee", "chelsea", "rocket", "hubble_deep_field", "immunohistochemistry", "brick", "grass", "gravel")
 
 
@@ -313,15 +315,37 @@ def sensor(size: int, u: int, v: int, filter: str):
                          "film": {"type": "hdrfilm", "width": size, "height": size, "pixel_format": "rgb", "rfilter": {"type": filter}}})
 
 
-def true_disp(scene, size: int) -> np.ndarray:
-    """'h w' of the centre view, one ray through the middle of each pixel."""
+def hits(scene, size: int, down: float = 0.0, right: float = 0.0) -> np.ndarray:
+    """Disparities 'h w' of what the centre view's rays meet, one ray a pixel, through its middle or so many pixels below and right of it; NaN where nothing is."""
     mi, camera, out = mitsuba(), sensor(size, VIEWS_NUM // 2, VIEWS_NUM // 2, "box"), np.empty((size, size), np.float32)
     for i in range(size):
         for j in range(size):
-            ray, _ = camera.sample_ray(0, 0.5, mi.ScalarPoint2f((j + 0.5) / size, (i + 0.5) / size), mi.ScalarPoint2f(0.5))
+            ray, _ = camera.sample_ray(0, 0.5, mi.ScalarPoint2f((j + 0.5 + right) / size, (i + 0.5 + down) / size), mi.ScalarPoint2f(0.5))
             hit = scene.ray_intersect(ray)
             out[i, j] = SCALE / hit.p[2] - SHIFT if hit.is_valid() else np.nan
     return out
+
+
+def nearest_with(disp: np.ndarray, weights: np.ndarray, share: float) -> np.ndarray:
+    """'h w', of the disparities 'h w k' of k rays a pixel, the middle one first: that of the nearest thing that so much of a pixel's weights (k,) meets, at the ray of it that is nearest to the middle."""
+    order = np.argsort(-disp, -1, kind="stable")
+    things = np.cumsum(-np.diff(np.take_along_axis(disp, order, -1), axis=-1, prepend=np.inf) > APART, -1)
+    out = disp[..., 0].copy()
+    for thing in range(things.max(), 0, -1):
+        its_own = things == thing
+        enough = (weights[order] * its_own).sum(-1) >= share * weights.sum()
+        middle = np.where(its_own, order, len(weights) - 1).min(-1)
+        out[enough] = np.take_along_axis(disp, middle[..., None], -1)[..., 0][enough]
+    return out
+
+
+def true_disp(scene, size: int, filter: str = "box", touched: float | None = None) -> np.ndarray:
+    """'h w' of the centre view: one ray through the middle of each pixel; with `touched`, the nearest thing that this share of a pixel sees, of many rays weighted as the camera's filter does."""
+    if touched is None:
+        return hits(scene, size)
+    places = sorted(product(np.linspace(-0.4, 0.4, 5) if filter == "box" else np.linspace(-0.9, 0.9, 7), repeat=2), key=lambda at: math.hypot(*at))
+    weights = np.array([1.0 if filter == "box" else math.exp(-2 * (down**2 + right**2)) for down, right in places])
+    return nearest_with(np.stack([hits(scene, size, *at) for at in places], -1), weights, touched)
 
 
 def kinds(seed: int) -> tuple[str, str]:
@@ -344,8 +368,8 @@ def load(parts: list):
     return mitsuba().load_dict({"type": "scene", "integrator": {"type": "path", "max_depth": 4}} | {f"part{k}": part for k, part in enumerate(parts)})
 
 
-def render(seed: int, size: int, samples: int) -> Scene:
-    """The light field of a seed and what is true of its centre view."""
+def render(seed: int, size: int, samples: int, touched: float | None = None) -> Scene:
+    """The light field of a seed and what is true of its centre view, as `true_disp` has it."""
     mi = mitsuba()
     name, (background, occluders) = name_of(seed), draw(seed)
     whole, behind = load(background + occluders), load(background)
@@ -354,11 +378,12 @@ def render(seed: int, size: int, samples: int) -> Scene:
     views = np.stack([[shot(whole, u, v) for v in range(VIEWS_NUM)] for u in range(VIEWS_NUM)])
     exposure = 0.9 / np.quantile(views[centre], 0.97)
     developed = lambda light: as_byte(np.clip(light * exposure, 0, 1).astype(np.float32) ** np.float32(1 / 2.2))
-    bg_disp = true_disp(behind, size)
+    bg_disp = true_disp(behind, size, filter, touched)
     if not occluders:
         return Scene(name, developed(views), bg_disp)
-    fg_disp = true_disp(whole, size)
-    return Scene(name, developed(views), bg_disp, fg_disp, fg_disp > bg_disp + 1e-3, developed(shot(behind, *centre)))
+    fg_disp = true_disp(whole, size, filter, touched)
+    mask = fg_disp > bg_disp + 0.01
+    return Scene(name, developed(views), bg_disp, np.where(mask, fg_disp, bg_disp), mask, developed(shot(behind, *centre)))
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -332,20 +332,25 @@ class DeoccNet(nn.Module):
         b, h, w = len(x), *x.shape[-2:]
         x = F.pad(x, (0, -w % POOLING, 0, -h % POOLING, 0, 0), mode="replicate") - 0.5
         centre = x[:, x.shape[1] // 2]
-        guide = self.guide(centre)
         volume = self.cost_volume(x)
-        out, features = (rearrange(part, "(b d) k h w -> k b d h w", b=b) for part in self.aggregate(volume, guide))
-        both, background = out.float().softmax(2)
+        seen, context, _ = self.first_look(volume, self.guide(centre))
+        seen = {"volume": rearrange(volume, "(b d) f h w -> b d f h w", b=b)} | seen
+        seen |= zip((*EARLIER[1:], "depth_map"), self.look_again(x, seen["first"], context, apart), strict=True)
+        return {name: part[..., :h, :w] for name, part in seen.items()}
+
+    def first_look(self, volume: torch.Tensor, guide: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
+        """The evidence '(b d) f h w' and the picture's features 'b f h w' to `stages`' both, background and first, to the context 'b f h w' of the looks after it, and to features '(b d) f h w'."""
+        out, full = self.aggregate(volume, guide)
+        scores, features = (rearrange(part, "(b d) k h w -> k b d h w", b=len(guide)) for part in (out, full))
+        both, background = scores.float().softmax(2)
         first = self.local_expectation(background)
         peak = background.argmax(1, keepdim=True)
         at_peak = torch.stack([f.gather(1, peak)[:, 0] for f in features], 1)
         moments = [in_full(torch.einsum)("bdhw,d->bhw", p, self.fine_levels) - first for p in (both, background)]
         summary = torch.stack([first, *moments, background.amax(1)], 1)
-        summary = summary if x.requires_grad else summary.detach()
+        summary = summary if volume.requires_grad else summary.detach()
         context = torch.cat([at_peak, reduce(features, "f b d h w -> b f h w", "mean"), guide, summary], 1)
-        seen = {"volume": rearrange(volume, "(b d) f h w -> b d f h w", b=b), "both": both, "background": background, "first": first}
-        seen |= zip((*EARLIER[1:], "depth_map"), self.look_again(x, first, context, apart), strict=True)
-        return {name: part[..., :h, :w] for name, part in seen.items()}
+        return {"both": both, "background": background, "first": first}, context, full
 
     def look_again(self, x: torch.Tensor, first: torch.Tensor, context: torch.Tensor, apart: bool = False) -> list[torch.Tensor]:
         """The second look and those after it: a first estimate 'b h w' to better ones.

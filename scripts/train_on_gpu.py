@@ -46,15 +46,15 @@ def render(pool: Path, seeds: range, make: Callable[[int, int], lfkit.Scene] = l
         scene = make(seed, SIZE)
         path = pool / f"{seed}.npz"
         with open(path.with_suffix(".part"), "wb") as file:
-            np.savez(file, lf=scene.lf, fg_disp=scene.fg_disp, bg_disp=scene.bg_disp)
+            np.savez(file, lf=scene.lf, fg_disp=scene.fg_disp if scene.two_layers else scene.bg_disp, bg_disp=scene.bg_disp)
         path.with_suffix(".part").rename(path)
 
 
 class Pool:
     """The scenes rendered so far, on the GPU, and random crops of them."""
 
-    def __init__(self, folder: Path, device: torch.device, seed: int, patch: int | None = None):
-        self.folder, self.device, self.rng, self.patch = folder, device, np.random.default_rng(seed), patch or PATCH
+    def __init__(self, folder: Path, device: torch.device, seed: int, patch: int = PATCH):
+        self.folder, self.device, self.rng, self.patch = folder, device, np.random.default_rng(seed), patch
         self.known, self.scenes = set(), []
 
     def grow(self) -> int:
@@ -112,9 +112,8 @@ def loss_of(model: lfkit.DeoccNet, lf: torch.Tensor, fg_disp: torch.Tensor, bg_d
     """`lfkit.training_loss` with criteria l1_huber and ce, weights 1, 1 and LOSS3_WEIGHT, and HIDDEN_WEIGHT, by weights in place of choices, for which a GPU would be waited for."""
     with torch.autocast(lf.device.type, torch.bfloat16):
         both, background, last, *earlier = model(lf, earlier=True)
-    error, over = (last.float() - bg_disp).abs(), means(model, fg_disp, bg_disp)
-    huber = torch.where(error < 1, error.square() / 2, error - 0.5)
-    return loss_of_looks(model, both, background, earlier, fg_disp, bg_disp) + LOSS3_WEIGHT * over(error + HUBER_WEIGHT * huber)
+    return loss_of_looks(model, both, background, earlier, fg_disp, bg_disp) + loss_of_last(model, last, fg_disp, bg_disp)
+
 
 
 def means(model: lfkit.DeoccNet, fg_disp: torch.Tensor, bg_disp: torch.Tensor) -> Callable:
@@ -133,9 +132,21 @@ def loss_of_looks(model: lfkit.DeoccNet, both: torch.Tensor, background: torch.T
     cross_entropy = lambda found, target: -(target * found.float().clamp(min=1e-6).log()).sum(1)
     target, over = on_levels(bg_disp, model.levels), means(model, fg_disp, bg_disp)
     loss = over(cross_entropy(both, (on_levels(fg_disp, model.levels) + target) / 2), both=True) + over(cross_entropy(background, target))
-    for disp in maps:
-        loss = loss + LOSS3_WEIGHT * EARLIER_WEIGHT * over(LOG_ERROR_SCALE * torch.log1p((disp.float() - bg_disp).abs() / LOG_ERROR_SCALE))
-    return loss
+    return loss + loss_of_maps(model, maps, fg_disp, bg_disp)
+
+
+def loss_of_maps(model: lfkit.DeoccNet, maps: Sequence[torch.Tensor], fg_disp: torch.Tensor, bg_disp: torch.Tensor) -> torch.Tensor:
+    """The part that the maps 'b h w' of all looks but the last have."""
+    over = means(model, fg_disp, bg_disp)
+    return LOSS3_WEIGHT * EARLIER_WEIGHT * sum(over(LOG_ERROR_SCALE * torch.log1p((disp.float() - bg_disp).abs() / LOG_ERROR_SCALE)) for disp in maps)
+
+
+def loss_of_last(model: lfkit.DeoccNet, disp: torch.Tensor, fg_disp: torch.Tensor, bg_disp: torch.Tensor) -> torch.Tensor:
+    """The part that the last look's map 'b h w' has."""
+    error = (disp.float() - bg_disp).abs()
+    huber = torch.where(error < 1, error.square() / 2, error - 0.5)
+    return LOSS3_WEIGHT * means(model, fg_disp, bg_disp)(error + HUBER_WEIGHT * huber)
+
 
 
 class Step:
@@ -184,7 +195,7 @@ class Training:
         self.model.to(device).train()
         self.learn(list(self.model.parameters()))
         self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(options.average))
-        self.pool = Pool(Path(options.pool), device, options.seed, getattr(options, "patch_size", None))
+        self.pool = Pool(Path(options.pool), device, options.seed, options.patch_size)
 
     def learn(self, parts: list[torch.nn.Parameter]) -> None:
         """From now on these parameters move."""
@@ -284,6 +295,7 @@ def main() -> None:
         mode.add_argument("--lr", type=float, default=2e-3)
         mode.add_argument("--average", type=float, default=0.995)
         mode.add_argument("--seed", type=int, default=0)
+        mode.add_argument("--patch_size", type=int, default=PATCH)
         mode.add_argument("--device", default="cuda")
     training.add_argument("--batch_size", type=int, default=16)
     training.add_argument("--seconds", type=float, default=480)

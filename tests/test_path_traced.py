@@ -48,6 +48,29 @@ def test_what_the_centre_view_sees_lies_in_each_view_where_its_true_disparity_sa
             assert np.linalg.norm(np.cross(point - origin, way)) / point[2] * SIZE / 2 / path_traced.HALF < 1e-3  # pixels
 
 
+def test_the_nearest_thing_with_enough_of_a_pixel():
+    """Five rays a pixel, the middle one first: by hand."""
+    disp = np.array([[[0.0, 2.0, 2.1, 0.02, 0.01],      # two of five meet the nearer thing; of these the first is nearer to the middle
+                      [0.0, 2.0, 0.05, 0.02, 0.01],     # one of five: not enough
+                      [0.0, 2.0, 1.0, 1.05, 0.01],      # one meets the nearest thing, two the next one
+                      [0.0, 1.0, 2.0, 3.0, -1.0]]])     # no two meet the same: the middle ray
+    weights = np.ones(5)
+    np.testing.assert_allclose(path_traced.nearest_with(disp, weights, 0.4), [[2.0, 0.0, 1.0, 0.0]])
+    np.testing.assert_allclose(path_traced.nearest_with(disp, weights, 0.2), [[2.0, 2.0, 2.0, 3.0]])
+    np.testing.assert_allclose(path_traced.nearest_with(disp, np.array([1.0, 3.0, 1.0, 1.0, 1.0]), 0.4), [[2.0, 2.0, 2.0, 1.0]])
+
+
+def test_a_truth_by_many_rays_makes_an_occluder_wider_and_changes_nothing_else():
+    pytest.importorskip("mitsuba")
+    background, occluders = path_traced.draw(1)  # bars
+    whole, behind = path_traced.load(background + occluders), path_traced.load(background)
+    bg_disp, one, many = path_traced.true_disp(behind, SIZE), path_traced.true_disp(whole, SIZE), path_traced.true_disp(whole, SIZE, touched=0.12)
+    by_one, by_many = one > bg_disp + 0.3, many > bg_disp + 0.3
+    assert by_one.mean() < by_many.mean() < 2.5 * by_one.mean() and by_many[by_one].mean() > 0.98
+    inside = ~by_many & (np.abs(many - one) < 0.3)
+    np.testing.assert_array_equal(many[inside], one[inside])
+
+
 @pytest.mark.parametrize("seed", range(len(path_traced.OCCLUDERS)))
 def test_each_kind_of_scene_has_its_layers(seed):
     pytest.importorskip("mitsuba")

@@ -22,10 +22,9 @@ CPU = torch.device("cpu")
 def pool(tmp_path, monkeypatch):
     """Two rendered scenes, of the script's own function."""
     monkeypatch.setattr(script, "SIZE", 48)
-    monkeypatch.setattr(script, "PATCH", 40)
     monkeypatch.setattr(script.os, "nice", lambda step: 0)
     script.render(tmp_path, range(3, 5))
-    return script.Pool(tmp_path, CPU, 0)
+    return script.Pool(tmp_path, CPU, 0, 40)
 
 
 def test_the_pool_takes_in_each_scene_once(pool):
@@ -102,7 +101,7 @@ def test_it_trains_and_writes_averaged_weights(pool, monkeypatch, tmp_path):
     """A few steps on the CPU: all four checkpoints are there, load, and differ from what they started from by no more than steps of the rate can."""
     monkeypatch.setattr(script, "WAIT_FOR", 2)
     start = lfkit.checkpoint.WEIGHTS
-    options = Namespace(pool=str(pool.folder), out=str(tmp_path / "out"), start_from=str(start), batch_size=1, lr=1e-3, average=0.5, seed=0, seconds=4.0, graph=0, report_every=1)
+    options = Namespace(pool=str(pool.folder), out=str(tmp_path / "out"), start_from=str(start), batch_size=1, lr=1e-3, average=0.5, seed=0, seconds=4.0, graph=0, report_every=1, patch_size=40)
     script.train(options, CPU)
     files = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert files == ["at_50.pkl", "at_75.pkl", "at_90.pkl", "last.pkl"]

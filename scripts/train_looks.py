@@ -1,0 +1,134 @@
+"""Trains weights on for kinds of scenes that they were not trained on, on processors, without losing the others: the first look and those after it apart.
+
+    python scripts/train_on_gpu.py render POOL --processes 2 --first_seed 440000 --scenes 660
+    python scripts/train_looks.py render BARS --kind bars --first_seed 430000 --scenes 1140
+    python scripts/train_looks.py render TRACED --kind traced --first_seed 1000 --scenes 80     # needs pip install -e ".[bench]"
+    python scripts/train_looks.py train out POOL BARS TRACED --shares 0.5 0.2 0.3 --start_from lfkit/weights/deoccnet.pkl --seconds 2900 --threads 2
+
+POOL holds scenes of the whole generator; BARS such behind a sheet of bars or a mesh, closer together than the generator's and up to 60 % of the picture; TRACED those of
+`benchmarks/path_traced.py`. A step takes `--shares` of its crops from each. The first look learns from its own losses alone, and on POOL's crops what the later looks read of it is held
+to what it was; the later looks learn from what it gives. With `--looks first` or `--looks later` the others stay as they are, which takes half the time.
+"""
+
+import argparse
+import copy
+import os
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import lfkit
+from lfkit import canvas as drawing
+from lfkit.layers import in_full
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "benchmarks")]
+import bars  # noqa: E402
+import path_traced  # noqa: E402
+import train_on_gpu as gpu  # noqa: E402
+
+LATER = ("second_look", "closer_look", "outline_look")
+DENSE = partial(drawing.bars, apart=(8, 20), thinnest=0, parts=(0.18, 0.3))
+SUPPORTS = partial(drawing.bars, apart=(8, 44), thinnest=1, parts=(0, 0.3)), DENSE, DENSE, partial(drawing.fence, apart=(8, 24), thinnest=0, parts=(0.08, 0.16))
+SAMPLES = 16, 25, 36, 49  # rays a pixel
+
+
+def behind(seed: int, size: int) -> lfkit.Scene:
+    """A procedural scene behind one of SUPPORTS."""
+    return bars.behind(SUPPORTS[seed % len(SUPPORTS)], seed, size)
+
+
+def traced(seed: int, size: int) -> lfkit.Scene:
+    """A path-traced scene, whose truth calls a pixel near from the same share on as the generator's."""
+    return path_traced.render(seed, size, int(np.random.default_rng(seed).choice(SAMPLES)), lfkit.sheets.TOUCHED)
+
+
+def apart(ours: torch.Tensor, theirs: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+    """The squared difference of features '(b k) f h w' on the crops that are `kept` (b,), in parts of their mean square."""
+    weights = kept.float().repeat_interleave(len(ours) // len(kept))[:, None, None, None]
+    return ((ours - theirs).square() * weights).mean() / theirs.square().mean()
+
+
+def loss_of(model: lfkit.DeoccNet, before: lfkit.DeoccNet, batch: tuple[torch.Tensor, ...], known: torch.Tensor, hold: float, looks: str) -> torch.Tensor:
+    """The losses of the looks that learn; the first one's with `hold` times how far its features have moved from those of the weights `before` on the crops of `known` (b,) kinds."""
+    views, fg_disp, bg_disp = batch
+    x = views - 0.5
+    centre, loss = x[:, x.shape[1] // 2], 0
+    with torch.no_grad():
+        volume = model.cost_volume(x)
+    guide = model.guide(centre)
+    seen, context, features = model.first_look(volume, guide)
+    if looks != "later":
+        with torch.no_grad():
+            guide_before = before.guide(centre)
+            features_before = before.aggregate(volume, guide_before)[1]
+        over_levels = (in_full(torch.einsum)("bfhw,fd->bdhw", seen[name], model.to_coarse) for name in ("both", "background"))
+        loss = loss + gpu.loss_of_looks(model, *over_levels, [seen["first"]], fg_disp, bg_disp) + hold * (apart(features, features_before, known) + apart(guide, guide_before, known))
+    if looks != "first":
+        *maps, last = model.look_again(x, seen["first"].detach(), context.detach(), apart=True)
+        loss = loss + gpu.loss_of_maps(model, maps, fg_disp, bg_disp) + gpu.loss_of_last(model, last, fg_disp, bg_disp)
+    return loss
+
+
+def train(options: argparse.Namespace) -> None:
+    torch.set_num_threads(options.threads)
+    device, out = lfkit.choose_device(options.device), Path(options.out)
+    out.mkdir(parents=True, exist_ok=True)
+    run = gpu.Training(options, device)
+    before = copy.deepcopy(run.model).eval()
+    pools = [run.pool, *(gpu.Pool(Path(folder), device, options.seed + k, options.patch_size) for k, folder in enumerate(options.more, 1))]
+    if empty := [pool for pool in pools if not pool.grow()]:
+        raise SystemExit(f"{empty[0].folder}: no scene in it; render some first")
+    if len(options.shares) != len(pools):
+        raise SystemExit(f"--shares has {len(options.shares)} numbers for {len(pools)} folders of scenes; give one for each")
+    shares, rng = np.array(options.shares) / sum(options.shares), np.random.default_rng(options.seed)
+    for name, parameter in run.model.named_parameters():
+        parameter.requires_grad_(options.looks in ("all", "later" if name.startswith(LATER) else "first"))
+    run.learn([parameter for parameter in run.model.parameters() if parameter.requires_grad])
+    start, number, total = time.perf_counter(), 0, 0.0
+    while (done := (time.perf_counter() - start) / options.seconds) < 1:
+        chosen = rng.choice(len(pools), options.batch_size, p=shares)
+        batch = tuple(torch.cat(parts) for parts in zip(*(pools[k].crops(1) for k in chosen)))
+        loss = loss_of(run.model, before, batch, torch.from_numpy(chosen == 0).to(device), options.hold, options.looks)
+        run.model.zero_grad()
+        loss.backward()
+        run.move(number, done)
+        number, total = number + 1, total + loss.item()
+        if number % options.report_every == 0:
+            print(f"{time.perf_counter() - start:6.0f} s, step {number}, loss {total / options.report_every:.4f}", flush=True)
+            run.keep(out / "last.pkl", number)
+            total = 0.0
+    run.keep(out / "last.pkl", number)
+    print(f"{number} steps of {options.batch_size} crops, scenes: {', '.join(str(len(pool.scenes)) for pool in pools)}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    modes = parser.add_subparsers(dest="mode", required=True)
+    rendering, training = modes.add_parser("render"), modes.add_parser("train")
+    rendering.add_argument("pool", metavar="FOLDER")
+    rendering.add_argument("--kind", choices=("bars", "traced"), required=True)
+    rendering.add_argument("--first_seed", type=int, required=True)
+    rendering.add_argument("--scenes", type=int, required=True)
+    training.add_argument("out", metavar="OUT", help="folder of the weights")
+    training.add_argument("pool", metavar="POOL", help="folder of scenes of the kinds that the weights know")
+    training.add_argument("more", metavar="MORE", nargs="+", help="folders of scenes of other kinds")
+    training.add_argument("--shares", type=float, nargs="+", required=True, help="of each folder's crops, POOL's first")
+    training.add_argument("--looks", choices=("all", "first", "later"), default="all", help="which learn")
+    training.add_argument("--start_from", required=True, metavar="CHECKPOINT")
+    for name, kind, default in (("lr", float, 6e-4), ("average", float, 0.995), ("seed", int, 0), ("seconds", float, 2900), ("hold", float, 1.0), ("batch_size", int, 2), ("patch_size", int, 96),
+                                ("report_every", int, 100), ("threads", int, os.cpu_count()), ("device", str, "cpu")):
+        training.add_argument(f"--{name}", type=kind, default=default)
+    options = parser.parse_args()
+    if options.mode == "render":
+        Path(options.pool).mkdir(parents=True, exist_ok=True)
+        gpu.render(Path(options.pool), range(options.first_seed, options.first_seed + options.scenes), {"bars": behind, "traced": traced}[options.kind])
+    else:
+        train(options)
+
+
+if __name__ == "__main__":
+    main()
