@@ -32,7 +32,7 @@ HALF = math.tan(math.radians(20))              # half the width of the picture a
 SCALE = (3.5 - FAR) / (1 / NEAREST_Z - 1 / FAR_Z)   # disparity is SCALE / depth - SHIFT
 SHIFT = SCALE / FAR_Z - FAR
 APART = 0.12                                   # of two things that share a pixel, in px per view step
-PICTURES = ("astronaut", "coffee", "chelsea", "rocket", "hubble_deep_field", "immunohistochemistry", "brick", "grass", "gravel")
+PICTURES = ("astronaut", "coffee", "chelsea", "rocket", "hubble_deep_field", "camera", "brick", "grass", "gravel")
 
 
 @cache

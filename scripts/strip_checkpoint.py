@@ -2,8 +2,8 @@
 Of a run that averages its weights the averaged ones are kept.
 
     python scripts/strip_checkpoint.py log/<run>/model_best.pkl weights.pkl
-    python scripts/strip_checkpoint.py A.pkl weights.pkl --mean_with B.pkl      # the mean of two runs that started from the same weights
-    python scripts/strip_checkpoint.py A.pkl weights.pkl --closer_looks_of B.pkl # A's first two looks and B's closer looks, for B that started from A
+    python scripts/strip_checkpoint.py A.pkl weights.pkl --towards B.pkl 0.5 0.5    # the mean of A and B, of which one started from the other or both from the same weights
+    python scripts/strip_checkpoint.py A.pkl weights.pkl --towards B.pkl 0.5 0 --towards C.pkl 0.8 0.5     # A and parts of the ways to B and to C: of the first look, and of those after it
 """
 
 import argparse
@@ -13,6 +13,7 @@ import torch
 from lfkit.checkpoint import read_checkpoint, scored_weights
 from lfkit.files import write_whole
 
+LATER = ("second_look.", "closer_look.", "outline_look.")
 PRIVATE = ("command", "data_dir", "log_dir", "mask_dir", "model_save_dir", "start_from", "visdom_server", "device", "resume")
 
 
@@ -20,17 +21,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", metavar="CHECKPOINT")
     parser.add_argument("target", metavar="FILE")
-    parser.add_argument("--mean_with", metavar="CHECKPOINT", help="of a run that started from the same weights; their mean is kept")
-    parser.add_argument("--closer_looks_of", metavar="CHECKPOINT", help="of a run that started from CHECKPOINT; its closer looks are kept, and the looks before them are CHECKPOINT's")
+    parser.add_argument("--towards", nargs=3, action="append", default=[], metavar=("OTHER", "FIRST", "LATER"),
+                        help="moves the first look's weights by this part of the way to OTHER's, and the later looks' by that one; several add up")
     args = parser.parse_args()
     checkpoint = read_checkpoint(args.source)
-    checkpoint["model_state_dict"] = scored_weights(checkpoint)
-    if args.mean_with:
-        other = scored_weights(read_checkpoint(args.mean_with))
-        checkpoint["model_state_dict"] = {name: (value + other[name]) / 2 for name, value in checkpoint["model_state_dict"].items()}
-    if args.closer_looks_of:
-        other = scored_weights(read_checkpoint(args.closer_looks_of))
-        checkpoint["model_state_dict"] |= {name: value for name, value in other.items() if name.startswith("closer_look.")}
+    start = checkpoint["model_state_dict"] = scored_weights(checkpoint)
+    for other, *parts in args.towards:
+        first, later = map(float, parts)
+        ends = scored_weights(read_checkpoint(other))
+        checkpoint["model_state_dict"] = {name: value + (later if name.startswith(LATER) else first) * (ends[name] - start[name]) for name, value in checkpoint["model_state_dict"].items()}
     kept = {name: checkpoint[name] for name in ("format", "architecture", "epoch", "model_state_dict") if name in checkpoint}
     kept |= {"args": {name: value for name, value in checkpoint["args"].items() if name not in PRIVATE},
              "optimizer_state_dict": {}, "scheduler_state_dict": {}}
