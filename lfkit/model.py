@@ -21,6 +21,7 @@ REACH = 4       # pixels within which the second look takes its neighbours' leas
 CLOSE_GAIN = 3.0  # scores differ less between close candidates than between far ones
 SCALES = (0.5, 0.3, 0.15)  # corrections that the closer looks expect, in distances of two first candidates
 EARLIER = ("first", "second", "third", "fourth", "fifth")  # the disparity maps of all looks but the last
+LATER = ("second_look.", "closer_look.", "outline_look.")  # what the names of the later looks' weights begin with
 JOLT = 0.8      # by how many distances of two first candidates a jolted estimate is moved, at most
 WINDOWS = ((1, 1), (1, 3), (1, 7), (4, 3), (8, 5))  # over which a closer look gathers its normal equations: pixels a cell, cells a side
 EQUATIONS = 3   # sets of them: of the colours, of their detail, and of the detail within blocks of views

@@ -12,8 +12,8 @@ import torch
 
 from lfkit.checkpoint import read_checkpoint, scored_weights
 from lfkit.files import write_whole
+from lfkit.model import LATER
 
-LATER = ("second_look.", "closer_look.", "outline_look.")
 PRIVATE = ("command", "data_dir", "log_dir", "mask_dir", "model_save_dir", "start_from", "visdom_server", "device", "resume")
 
 

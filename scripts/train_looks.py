@@ -7,7 +7,7 @@
 
 POOL holds scenes of the whole generator; BARS such behind a sheet of bars or a mesh, closer together than the generator's and up to 60 % of the picture; TRACED those of
 `benchmarks/path_traced.py`. A step takes `--shares` of its crops from each. The first look learns from its own losses alone, and on POOL's crops what the later looks read of it is held
-to what it was; the later looks learn from what it gives. With `--looks first` or `--looks later` the others stay as they are, which takes half the time.
+to what it was; the later looks learn from what it gives. With `--looks first` or `--looks later` the others stay as they are.
 """
 
 import argparse
@@ -24,13 +24,13 @@ import torch
 import lfkit
 from lfkit import canvas as drawing
 from lfkit.layers import in_full
+from lfkit.model import LATER
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "benchmarks")]
 import bars  # noqa: E402
 import path_traced  # noqa: E402
 import train_on_gpu as gpu  # noqa: E402
 
-LATER = ("second_look", "closer_look", "outline_look")
 DENSE = partial(drawing.bars, apart=(8, 20), thinnest=0, parts=(0.18, 0.3))
 SUPPORTS = partial(drawing.bars, apart=(8, 44), thinnest=1, parts=(0, 0.3)), DENSE, DENSE, partial(drawing.fence, apart=(8, 24), thinnest=0, parts=(0.08, 0.16))
 SAMPLES = 16, 25, 36, 49  # rays a pixel
