@@ -1,6 +1,6 @@
 """Errors on scenes that no weights have seen, in one table a group: procedural scenes of held-out seeds, and scenes of your own with truth.
 
-    python benchmarks/accuracy.py [SCENE ...] [--weights FILE ...] [--seeds 8] [--first 1000] [--embed 3] [--noise 0.02] [--json FILE]
+    python benchmarks/accuracy.py [SCENE ...] [--weights FILE ...] [--seeds 8] [--first 1000] [--embed 3] [--noise 0.02] [--moved -1] [--json FILE]
 
 Background's disparity, border 15, inside and outside the occluder's mask; "both peaks" is the percent of the pixels whose layers lie more than 2.1 steps
 apart, at which depDistT has a peak within 0.25 px of each. A SCENE without occluders is scored as it comes, and, with --embed, with drawn occluders in front
@@ -18,9 +18,10 @@ import torch
 from tqdm.auto import tqdm
 
 import lfkit
+from lfkit import augment
 from lfkit.checkpoint import WEIGHTS
 from lfkit.dataset import HELD_OUT
-from lfkit.disparity import find_peaks
+from lfkit.disparity import MAX_DISP, find_peaks
 from lfkit.inference import predict_scene
 from lfkit.lightfield import Scene, as_byte, as_float, load_scene
 from lfkit.occlusion import embed_occluders, occluder_supports
@@ -57,6 +58,14 @@ def noisy(scene: Scene, sigma: float) -> Scene:
     return dataclasses.replace(scene, lf=as_byte(np.clip(as_float(scene.lf) + np.float32(sigma) * noise, 0, 1)))
 
 
+def moved(scene: Scene, by: float) -> Scene:
+    """The scene with all disparities so much larger (`lfkit.augment.shear`), without the pixels at its sides that not all moved views have."""
+    known = [scene.mask, scene.fg_disp]
+    lf, _, *parts, bg_disp = augment.shear((as_float(scene.lf), *[scene.bg_disp if part is None else part for part in (None, *known)], scene.bg_disp), by)
+    mask, fg_disp = (None if part is None else new for part, new in zip(known, parts))
+    return Scene(f"{scene.name} moved by {by:g}", as_byte(lf), bg_disp, fg_disp, mask)
+
+
 def scenes_to_score(paths: list[str], seeds: int, first: int, embed: int):
     """(group, scene) of all that is scored."""
     for k in range(seeds):
@@ -89,12 +98,16 @@ def main() -> None:
     parser.add_argument("--embed", type=int, default=3, help="occluders' seeds before each scene without any")
     parser.add_argument("--symmetries", type=int, default=1, help="as `python -m lfkit validate` takes it")
     parser.add_argument("--noise", type=float, default=0.0, help="standard deviation of noise that is added to the views, in parts of the full range")
+    parser.add_argument("--moved", type=float, default=0.0, metavar="DISP", help="that is added to all disparities; scenes that then have some beyond the network's are left out")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     device = lfkit.choose_device("auto")
     models = {label: load(path).to(device) for label, path in zip(model_labels(args.weights), args.weights)}
     rows = []
     for group, scene in tqdm(scenes_to_score(args.scenes, args.seeds, args.first, args.embed), leave=False):
+        scene = moved(scene, args.moved) if args.moved else scene
+        if args.moved and max(np.abs(part).max() for part in (scene.bg_disp, scene.fg_disp) if part is not None) > MAX_DISP:
+            continue
         scene = noisy(scene, args.noise) if args.noise else scene
         for label, model in models.items():
             start = time.perf_counter()

@@ -305,14 +305,14 @@ def lights(rng: np.random.Generator) -> list:
     return [sun, {"type": "constant", "radiance": {"type": "rgb", "value": [float(c) for c in rng.uniform(0.25, 0.5) * rng.uniform(0.85, 1.15, 3)]}}]
 
 
-def sensor(size: int, u: int, v: int, filter: str):
-    """The camera of view (u, v)."""
+def sensor(size: int, u: int, v: int, filter: str, moved: float = 0.0):
+    """The camera of view (u, v), for which all disparities are so much larger."""
     mi, middle, step = mitsuba(), VIEWS_NUM // 2, SCALE / (size / 2 / HALF)  # step: of the camera, for a disparity of SCALE / depth pixels
     right, down = float(v - middle), float(u - middle)
-    # Mitsuba's x axis runs to the left of its pictures; the principal point follows the camera, so that depth SCALE / SHIFT stays where it is
-    at = [-right * step, -down * step, 0.0]
+    # Mitsuba's x axis runs to the left of its pictures; the principal point follows the camera, so that depth SCALE / shift stays where it is
+    at, shift = [-right * step, -down * step, 0.0], SHIFT - moved
     return mi.load_dict({"type": "perspective", "fov": 40, "near_clip": 0.1, "far_clip": 100.0, "sampler": {"type": "multijitter"},
-                         "principal_point_offset_x": -right * SHIFT / size, "principal_point_offset_y": -down * SHIFT / size,
+                         "principal_point_offset_x": -right * shift / size, "principal_point_offset_y": -down * shift / size,
                          "to_world": mi.ScalarTransform4f().look_at(origin=at, target=[at[0], at[1], 1], up=[0, 1, 0]),
                          "film": {"type": "hdrfilm", "width": size, "height": size, "pixel_format": "rgb", "rfilter": {"type": filter}}})
 
@@ -372,20 +372,26 @@ def load(parts: list):
     return mitsuba().load_dict({"type": "scene", "integrator": {"type": "path", "max_depth": 4}} | {f"part{k}": part for k, part in enumerate(parts)})
 
 
-def render(seed: int, size: int, samples: int, touched: float | None = None) -> Scene:
-    """The light field of a seed and what is true of its centre view, as `true_disp` has it."""
+def limits(seed: int, size: int) -> tuple[float, float]:
+    """Least and largest disparity that the centre view has."""
+    disp = hits(load(sum(draw(seed), [])), size)
+    return float(np.nanmin(disp)), float(np.nanmax(disp))
+
+
+def render(seed: int, size: int, samples: int, touched: float | None = None, moved: float = 0.0) -> Scene:
+    """The light field of a seed and what is true of its centre view, as `true_disp` has it; with all disparities `moved` by so much."""
     mi = mitsuba()
     name, (background, occluders) = name_of(seed), draw(seed)
     whole, behind = load(background + occluders), load(background)
     filter, centre = ("box", "gaussian")[seed // 2 % 2], (VIEWS_NUM // 2, VIEWS_NUM // 2)
-    shot = lambda scene, u, v: np.array(mi.render(scene, sensor=sensor(size, u, v, filter), spp=samples, seed=VIEWS_NUM * u + v))
+    shot = lambda scene, u, v: np.array(mi.render(scene, sensor=sensor(size, u, v, filter, moved), spp=samples, seed=VIEWS_NUM * u + v))
     views = np.stack([[shot(whole, u, v) for v in range(VIEWS_NUM)] for u in range(VIEWS_NUM)])
     exposure = 0.9 / np.quantile(views[centre], 0.97)
     developed = lambda light: as_byte(np.clip(light * exposure, 0, 1).astype(np.float32) ** np.float32(1 / 2.2))
-    bg_disp = true_disp(behind, size, filter, touched)
+    bg_disp = true_disp(behind, size, filter, touched) + np.float32(moved)
     if not occluders:
         return Scene(name, developed(views), bg_disp)
-    fg_disp = true_disp(whole, size, filter, touched)
+    fg_disp = true_disp(whole, size, filter, touched) + np.float32(moved)
     mask = fg_disp > bg_disp + 0.01
     return Scene(name, developed(views), bg_disp, np.where(mask, fg_disp, bg_disp), mask, developed(shot(behind, *centre)))
 

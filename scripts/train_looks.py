@@ -34,6 +34,7 @@ import train_on_gpu as gpu  # noqa: E402
 DENSE = partial(drawing.bars, apart=(8, 20), thinnest=0, parts=(0.18, 0.3))
 SUPPORTS = partial(drawing.bars, apart=(8, 44), thinnest=1, parts=(0, 0.3)), DENSE, DENSE, partial(drawing.fence, apart=(8, 24), thinnest=0, parts=(0.08, 0.16))
 SAMPLES = 16, 25, 36, 49  # rays a pixel
+REACH = 3.9               # largest disparity of a path-traced scene, of either sign, in px per view step
 
 
 def behind(seed: int, size: int) -> lfkit.Scene:
@@ -42,8 +43,10 @@ def behind(seed: int, size: int) -> lfkit.Scene:
 
 
 def traced(seed: int, size: int) -> lfkit.Scene:
-    """A path-traced scene, whose truth calls a pixel near from the same share on as the generator's."""
-    return path_traced.render(seed, size, int(np.random.default_rng(seed).choice(SAMPLES)), lfkit.sheets.TOUCHED)
+    """A path-traced scene, whose truth calls a pixel near from the same share on as the generator's, at disparities anywhere within the network's: in the benchmark most walls lie at one."""
+    rng, (least, most) = np.random.default_rng(seed), path_traced.limits(seed, size)
+    samples, moved = int(rng.choice(SAMPLES)), float(rng.uniform(-REACH - least, max(REACH - most, -REACH - least)))
+    return path_traced.render(seed, size, samples, lfkit.sheets.TOUCHED, moved)
 
 
 def apart(ours: torch.Tensor, theirs: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:

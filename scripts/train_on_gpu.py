@@ -26,7 +26,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 import lfkit
 from lfkit import augment
 from lfkit.checkpoint import read_checkpoint, scored_weights
-from lfkit.disparity import on_levels
+from lfkit.disparity import MAX_DISP, on_levels
 from lfkit.files import write_whole
 from lfkit.losses import EARLIER_WEIGHT, HUBER_WEIGHT, LOG_ERROR_SCALE
 from lfkit.optim import Muon
@@ -50,18 +50,27 @@ def render(pool: Path, seeds: range, make: Callable[[int, int], lfkit.Scene] = l
         path.with_suffix(".part").rename(path)
 
 
+def moved(lf: torch.Tensor, by: int, top: int, left: int, size: int) -> torch.Tensor:
+    """The crop there of views 'u v h w c', each moved by whole pixels so that all disparities are so much larger; the centre view stays."""
+    middle, (u, v, h, w, c) = len(lf) // 2, lf.stride()
+    return lf.as_strided((*lf.shape[:2], size, size, lf.shape[4]), (u + by * h, v + by * w, h, w, c), lf.storage_offset() + (top - middle * by) * h + (left - middle * by) * w)
+
+
 class Pool:
     """The scenes rendered so far, on the GPU, and random crops of them."""
 
     def __init__(self, folder: Path, device: torch.device, seed: int, patch: int = PATCH):
         self.folder, self.device, self.rng, self.patch = folder, device, np.random.default_rng(seed), patch
-        self.known, self.scenes = set(), []
+        self.known, self.scenes, self.moves = set(), [], []
 
     def grow(self) -> int:
         """Takes in the files that are new; gives the number of scenes."""
         for path in sorted(set(self.folder.glob("*.npz")) - self.known):
             with np.load(path) as file:
-                self.scenes.append([torch.from_numpy(file[name]).to(self.device) for name in ("lf", "fg_disp", "bg_disp")])
+                lf, fg_disp, bg_disp = (file[name] for name in ("lf", "fg_disp", "bg_disp"))
+            moves = [by for by in (-1, 0, 1) if by == 0 or (bg_disp.min() + by >= -MAX_DISP and fg_disp.max() + by <= MAX_DISP)]
+            self.moves.append(moves)
+            self.scenes.append([torch.from_numpy(part).to(self.device) for part in (lf, fg_disp, bg_disp)])
             self.known.add(path)
         return len(self.scenes)
 
@@ -71,13 +80,17 @@ class Pool:
             time.sleep(1)
 
     def crops(self, count: int) -> tuple[torch.Tensor, ...]:
-        """Random crops, turned and mirrored: lf 'b n c h w' in [0, 1], with changed colours and light, fg_disp and bg_disp 'b h w'."""
+        """Random crops, turned and mirrored, with all disparities one more or less where they stay within the network's: lf 'b n c h w' in [0, 1], with changed colours and light, fg_disp and bg_disp 'b h w'."""
         items = []
         for _ in range(count):
-            lf, *maps = self.scenes[self.rng.integers(len(self.scenes))]
-            top, left = self.rng.integers(lf.shape[2] - self.patch + 1, size=2)
-            at, turns, mirrored = (slice(top, top + self.patch), slice(left, left + self.patch)), int(self.rng.integers(4)), self.rng.random() < 0.5
-            lf, maps = lf[(slice(None), slice(None), *at)], [m[at] for m in maps]
+            which = int(self.rng.integers(len(self.scenes)))
+            lf, *maps = self.scenes[which]
+            room = (min(lf.shape[2:4]) - self.patch) // 2 // (len(lf) // 2)  # that views can be moved in
+            by = int(self.rng.choice([by for by in self.moves[which] if abs(by) <= room]))
+            margin = len(lf) // 2 * abs(by)
+            top, left = (int(self.rng.integers(margin, extent - self.patch - margin + 1)) for extent in lf.shape[2:4])
+            turns, mirrored = int(self.rng.integers(4)), self.rng.random() < 0.5
+            lf, maps = moved(lf, by, top, left, self.patch), [m[top:top + self.patch, left:left + self.patch] + by for m in maps]
             lf, maps = lf.rot90(turns, (0, 1)).rot90(turns, (2, 3)), [m.rot90(turns) for m in maps]
             items.append((lf.permute(1, 0, 3, 2, 4), *(m.T for m in maps)) if mirrored else (lf, *maps))
         lf, fg_disp, bg_disp = (torch.stack(parts) for parts in zip(*items))

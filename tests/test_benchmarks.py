@@ -112,3 +112,16 @@ def test_noise_has_the_standard_deviation_asked_for_and_differs_from_view_to_vie
     noise = accuracy.noisy(scene, 0.02).lf.astype(float) - 128
     assert noise.std() == pytest.approx(np.sqrt((0.02 * 255) ** 2 + 1 / 12), rel=0.02) and abs(noise.mean()) < 0.1
     assert abs(np.corrcoef(noise[0, 0].ravel(), noise[1, 1].ravel())[0, 1]) < 0.05 and (scene.lf == 128).all()
+
+
+def test_a_moved_scene_is_one_whose_disparities_are_larger():
+    """A wall at disparity 1: moved one less all views are alike, and what its maps say is less by one where they still reach."""
+    texture = np.random.default_rng(0).integers(0, 256, (36, 36, 3), np.uint8)
+    lf = np.stack([[texture[2 - (1 - u):34 - (1 - u), 2 - (1 - v):34 - (1 - v)] for v in range(3)] for u in range(3)])
+    ramp = np.linspace(0, 1, 32 * 32, dtype=np.float32).reshape(32, 32)
+    scene = Scene("wall", lf, ramp, ramp + 1, ramp > 0.5)
+    moved, at = accuracy.moved(scene, -1.0), slice(3, 29)
+    assert all(np.array_equal(view, lf[1, 1][at, at]) for row in moved.lf for view in row)
+    assert np.allclose(moved.bg_disp, ramp[at, at] - 1) and np.allclose(moved.fg_disp, ramp[at, at]) and np.array_equal(moved.mask, scene.mask[at, at])
+    clean = accuracy.moved(Scene("wall", lf, ramp), 0.5)
+    assert clean.name == "wall moved by 0.5" and clean.mask is None and clean.fg_disp is None and clean.bg_disp.max() <= 1.5

@@ -88,3 +88,16 @@ def test_each_kind_of_scene_has_its_layers(seed):
         assert (scene.fg_disp[hidden] > scene.bg_disp[hidden] + 0.3).all() and scene.fg_disp.max() < 4.5
         far = np.abs(scene.lf[4, 4].astype(int) - scene.gt_data).max(-1)
         assert far[hidden].mean() > 1.3 * far[~hidden].mean()  # what is in front is in the picture where the mask says, but for its shadow
+
+
+def test_a_moved_scene_is_the_same_scene_at_other_disparities():
+    """By one disparity more: what the views show whose pixels are moved by whole ones, but for the noise of their rays."""
+    pytest.importorskip("mitsuba")
+    scene, moved = path_traced.render(3, SIZE, 36), path_traced.render(3, SIZE, 36, moved=1.0)
+    assert np.allclose(moved.bg_disp, scene.bg_disp + 1) and np.allclose(moved.fg_disp, scene.fg_disp + 1) and np.array_equal(moved.mask, scene.mask)
+    least, most = path_traced.limits(3, SIZE)
+    assert (least, most) == (scene.bg_disp.min(), scene.fg_disp.max())
+    inner = slice(4, SIZE - 4)
+    shown = moved.lf[:, :, inner, inner].astype(float)
+    expected = np.stack([[scene.lf[u, v, u:SIZE - 8 + u, v:SIZE - 8 + v] for v in range(9)] for u in range(9)]).astype(float)
+    assert np.abs(shown - expected).mean() < 0.3 * np.abs(shown - scene.lf[:, :, inner, inner]).mean()

@@ -48,12 +48,14 @@ def test_each_look_learns_from_its_own_losses_alone():
         assert reached == {looks == "later"}
 
 
-def test_its_path_traced_scenes_are_those_of_the_benchmark_but_for_rays_and_truth():
+def test_its_path_traced_scenes_are_those_of_the_benchmark_but_for_rays_truth_and_disparity():
     pytest.importorskip("mitsuba")
     scene = script.traced(1009, 24)
     assert scene.name == script.path_traced.name_of(1009) and scene.two_layers
     other = script.path_traced.render(1009, 24, 9)
     assert scene.mask.mean() > other.mask.mean()
+    by = float((scene.bg_disp - other.bg_disp)[~scene.mask].mean())
+    assert abs(by) > 0.05 and -script.REACH <= other.bg_disp.min() + by and other.fg_disp.max() + by <= script.REACH + 1e-3
 
 
 def test_only_crops_of_known_kinds_are_held():

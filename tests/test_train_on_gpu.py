@@ -36,23 +36,33 @@ def test_the_pool_takes_in_each_scene_once(pool):
     assert pool.grow() == 3 and not list(pool.folder.glob("*.part"))
 
 
-def test_crops_keep_their_geometry_however_they_are_turned(pool, monkeypatch):
-    """A wall at disparity 1: view (u, v) shows at p what the centre shows at p - (c - u, c - v), in each crop, and its maps are those of the crop's place."""
+@pytest.mark.parametrize("by", (0, -1, 1))
+def test_crops_keep_their_geometry_however_they_are_moved_and_turned(pool, monkeypatch, by):
+    """A wall at disparity d = 1, or one more or less: view (u, v) shows at p what the centre shows at p - d * (c - u, c - v), in each crop, and its maps are those of the crop's place."""
     texture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     lf = np.stack([[texture[8 - (4 - u):56 - (4 - u), 8 - (4 - v):56 - (4 - v)] for v in range(9)] for u in range(9)])
     place = lf[4, 4, :, :, 0].astype(np.float32)  # a map that says where it was cut from
-    pool.scenes = [[torch.from_numpy(part) for part in (lf, place, place + 1)]]
+    pool.scenes, pool.moves = [[torch.from_numpy(part) for part in (lf, place, place + 1)]], [[by]]
     monkeypatch.setattr(pool, "recoloured", lambda views: views)
     views, fg_disp, bg_disp = pool.crops(24)
     assert views.shape == (24, 81, 3, 40, 40) and torch.equal(bg_disp, fg_disp + 1)
     centre = views[:, 40]
-    assert torch.allclose(255 * centre[:, 0], fg_disp, atol=1e-4)
+    assert torch.allclose(255 * centre[:, 0], fg_disp - by, atol=1e-4)
     for n in range(81):
-        du, dv = 4 - n // 9, 4 - n % 9
-        inside = (..., slice(4 + du, 36 + du), slice(4 + dv, 36 + dv))
-        assert torch.equal(views[:, n][inside], centre[..., 4:36, 4:36])
+        du, dv = (1 + by) * (4 - n // 9), (1 + by) * (4 - n % 9)
+        inside = (..., slice(8 + du, 32 + du), slice(8 + dv, 32 + dv))
+        assert torch.equal(views[:, n][inside], centre[..., 8:32, 8:32])
     ways = {way.tobytes() for way in fg_disp.numpy()}
-    assert len(ways) > 20
+    assert len(ways) > (20 if by == 0 else 6)  # a moved view leaves a crop of 40 of 48 one place, and eight ways to turn it
+
+
+def test_scenes_are_moved_as_far_as_their_disparities_allow(pool):
+    pool.grow()
+    ends = [(float(bg_disp.min()), float(fg_disp.max())) for _, fg_disp, bg_disp in pool.scenes]
+    assert pool.moves == [[by for by in (-1, 0, 1) if by == 0 or (low + by >= -4 and high + by <= 4)] for low, high in ends]
+    pool.moves, pool.patch = [[-1, 0, 1]] * 2, 44  # of 48: no view of a moved crop would be whole
+    _, fg_disp, bg_disp = pool.crops(20)
+    assert bg_disp.min() >= min(low for low, _ in ends) and fg_disp.max() <= max(high for _, high in ends)
 
 
 def test_colours_change_as_augment_colour_changes_them(pool, monkeypatch):
