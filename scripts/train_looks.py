@@ -6,7 +6,7 @@
     python scripts/train_looks.py train out POOL BARS TRACED --shares 0.5 0.2 0.3 --start_from lfkit/weights/deoccnet.pkl --seconds 2900 --threads 2
 
 POOL holds scenes of the whole generator; BARS such behind a sheet of bars or a mesh, closer together than the generator's and up to 60 % of the picture; TRACED those of
-`benchmarks/path_traced.py`. A step takes `--shares` of its crops from each. The first look learns from its own losses alone, and on POOL's crops what the later looks read of it is held
+`benchmarks/path_traced.py`, moved to disparities anywhere within the network's. A step takes `--shares` of its crops from each. The first look learns from its own losses alone, and on POOL's crops what the later looks read of it is held
 to what it was; the later looks learn from what it gives. With `--looks first` or `--looks later` the others stay as they are.
 """
 
