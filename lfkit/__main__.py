@@ -159,6 +159,7 @@ def convert(args: argparse.Namespace) -> None:
     target = {"npy": dst, "note": dst / "LFs" / f"{scene.name}.npy", "hci": dst / scene.name}[to]
     if target.exists() and target.samefile(src):
         raise ValueError(f"{target}: is the scene that is read; name another DST")
+    check_target(target / "input_Cam000.png" if to == "hci" else target)
     save_scene(scene, dst, to)
     truth = [part for part in ("bg_disp", "fg_disp", "mask", "gt_data") if getattr(scene, part) is not None]
     told = f"with {', '.join(truth)}" if truth and to != "npy" else f"without its {', '.join(truth)}, which --to note or hci would keep" if truth else "without truth"
@@ -167,6 +168,7 @@ def convert(args: argparse.Namespace) -> None:
 
 def synth(args: argparse.Namespace) -> None:
     """Writes procedural scenes."""
+    check_target(Path(args.out) / SCENE_LISTS[0])
     with tqdm(total=args.scenes, desc="scenes", leave=False) as bar:
         def render(seed: int, size: int) -> Scene:
             scene = synthesize(seed, size, args.views_num, args.max_disp)

@@ -436,7 +436,7 @@ def fit(args: Namespace, device: torch.device | None = None) -> Iterator[dict]:
     criterion, criterion1 = DISP_CRITERIA[args.criterion](), CRITERIA[args.criterion1]()
     weights = {name: getattr(args, name) for name in WEIGHT_NAMES}
     if run.finished:
-        logger.info("the run in %s has trained all of its %d epochs; raise --epoch to go on", run.log_path, args.epoch)
+        logger.info("the run in %s has trained all of its %d epochs; raise --epoch to go on", run.log_path, run.epoch)
         return
     logger.info("training in %s on %s", run.log_path, run.device)
     trained = {}

@@ -66,7 +66,7 @@ def read_folder(folder: Path, truth: bool = True) -> dict[str, np.ndarray | None
 
 def view_pictures(folder: Path) -> list[Path]:
     """The pictures in a folder, sorted, but for truth and for what `python -m lfkit predict` writes."""
-    other = re.compile(r"(mask|clean_|gt_|center|centre|objectids|disp|depth)|.*_(bg_disp|fg_disp|centre)\.png$", re.I)
+    other = re.compile(r"(masks?|clean|gt|center|centre|objectids|(disp|disparity|depth)(map|s)?)(?![a-z])|.*_(bg_disp|fg_disp|centre)\.png$", re.I)
     return sorted(f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and not other.match(f.name))
 
 

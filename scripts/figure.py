@@ -1,9 +1,11 @@
 """Draws what the centre view sees, what is seen through its occluder, and the truth: python scripts/figure.py SCENE OUT.png [--weights FILE]."""
 
 import argparse
+from pathlib import Path
 
 import lfkit
 from lfkit.checkpoint import WEIGHTS
+from lfkit.files import check_target
 from lfkit.see_through import see_through
 from lfkit.visual import plot_disparity, plot_see_through
 
@@ -16,7 +18,13 @@ def main() -> None:
     parser.add_argument("--what", default="pictures", choices=("pictures", "disparity"), help="the pictures, or the predicted and the true disparity")
     args = parser.parse_args()
     device = lfkit.choose_device()
-    scene, (model, _) = lfkit.load_scene(args.scene), lfkit.load_model(args.weights, device)
+    try:
+        check_target(Path(args.out))
+        scene, (model, _) = lfkit.load_scene(args.scene), lfkit.load_model(args.weights, device)
+    except (ValueError, OSError) as error:
+        raise SystemExit(str(error)) from None
+    if args.what == "disparity" and scene.bg_disp is None:
+        raise SystemExit(f"{args.scene}: has no true disparity of the background to draw; put it there, or leave out --what")
     both, _, depth_map = lfkit.predict_scene(scene.middle(model.views_num).lf, model, device)
     disp, fg_disp = depth_map.numpy(), lfkit.nearest_peak(both[None], model.max_disp, model.step)[0].numpy()
     if args.what == "disparity":
@@ -24,6 +32,7 @@ def main() -> None:
     else:
         image, _ = see_through(scene.lf, disp, fg_disp)
         figure = plot_see_through(scene.centre, image, scene.gt_data, scene.mask, disp)
+    Path(args.out).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(args.out)
 
 

@@ -29,6 +29,8 @@ def main() -> None:
     for other, *parts in args.towards:
         first, later = map(float, parts)
         ends = scored_weights(read_checkpoint(other))
+        if {name: value.shape for name, value in ends.items()} != {name: value.shape for name, value in start.items()}:
+            raise SystemExit(f"{other}: of another architecture than {args.source}; name one that was trained from the same weights")
         checkpoint["model_state_dict"] = {name: value + (later if name.startswith(LATER) else first) * (ends[name] - start[name]) for name, value in checkpoint["model_state_dict"].items()}
     kept = {name: checkpoint[name] for name in ("format", "architecture", "epoch", "model_state_dict") if name in checkpoint}
     kept |= {"args": {name: value for name, value in checkpoint["args"].items() if name not in PRIVATE},

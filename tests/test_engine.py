@@ -265,6 +265,9 @@ def test_resuming_a_finished_run_says_so(args, caplog):
     assert list(lfkit.fit(args)) == []
     log = next(last["log_path"].glob("*.log")).read_text()
     assert "has trained all of its 3 epochs; raise --epoch to go on" in log
+    args.epoch = 2  # fewer than it has
+    assert list(lfkit.fit(args)) == []
+    assert next(last["log_path"].glob("*.log")).read_text().count("has trained all of its 3 epochs") == 2
     args.epoch = 4
     assert [r["epoch"] for r in lfkit.fit(args)] == [4, 4]
 

@@ -13,7 +13,7 @@ from einops import rearrange
 import lfkit
 from conftest import real
 from lfkit.files import read_image, write_pfm
-from lfkit.formats import depth_to_disp, read_camera, roughness, seams, unfold, unlikeness
+from lfkit.formats import depth_to_disp, read_camera, roughness, seams, unfold, unlikeness, view_pictures
 
 # of HCI's scene dino, on views of 48 x 32
 CAMERA = """[intrinsics]
@@ -405,3 +405,10 @@ def test_pages_are_no_picture(tmp_path):
         first.save(tmp_path / name, save_all=True, append_images=rest)
         with pytest.raises(ValueError, match=f"{name}: holds 9 x 20 x 24.* values, expected one picture"):
             read_image(tmp_path / name)
+
+
+@pytest.mark.parametrize("name, is_view", [("dispenser_0.png", True), ("gtr_5.png", True), ("centred_1.png", True), ("depths.png", False), ("disp_x.png", False), ("disparity_lowres.png", False), ("depth_map.png", False),
+                                           ("depthmap.png", False), ("masks_0.png", False), ("objectIDs_highres.png", False), ("gt_data.png", False), ("Centre.png", False), ("a_bg_disp.png", False), ("000.png", True)])
+def test_truth_is_no_view_but_names_that_begin_like_it_are(tmp_path, name, is_view):
+    (tmp_path / name).touch()
+    assert bool(view_pictures(tmp_path)) == is_view

@@ -240,6 +240,16 @@ def test_convert_keeps_the_truth(two_layers, tmp_path, capsys, to, where):
         assert np.array_equal(getattr(back, part), getattr(scene, part)), part
 
 
+def test_a_file_where_a_folder_should_be_is_known_before_the_work(two_layers, tmp_path, capsys, monkeypatch):
+    (tmp_path / "taken").touch()
+    for name in ("synthesize", "save_scene"):
+        monkeypatch.setattr(f"lfkit.__main__.{name}", lambda *args: pytest.fail("worked on"))
+    taken, scene = str(tmp_path / "taken"), str(two_layers)
+    for command in (["synth", "--out", taken, "--scenes", "2"], ["convert", scene, f"{taken}/x.npy"], ["convert", scene, taken, "--to", "hci"], ["convert", scene, taken, "--to", "note"]):
+        assert main(command) == 2
+        assert f"can't be written, {taken} is a file; name another place" in capsys.readouterr().err
+
+
 def test_convert_reads_a_picture_as_it_is_told(tmp_path, capsys):
     lf = lfkit.synthesize(1, size=32, views_num=3).lf
     iio.imwrite(tmp_path / "all.png", rearrange(lf, "u v h w c -> (h u) (w v) c"))

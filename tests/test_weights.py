@@ -110,3 +110,21 @@ def test_what_is_published_lies_between_runs_and_names_no_machine(args, tmp_path
         model, checkpoint = lfkit.load_model(tmp_path / "out.pkl")
         assert all(torch.allclose(value, of(name), atol=1e-6) for name, value in model.state_dict().items())
         assert not checkpoint["optimizer_state_dict"] and "data_dir" not in checkpoint["args"] and str(tmp_path) not in str(checkpoint["args"])
+
+
+def test_what_a_script_cannot_do_it_says_in_a_sentence(args, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = lfkit.DeoccNet(channels=4, views_num=3)
+    optimizer = torch.optim.Adam(model.parameters())
+    lfkit.save_checkpoint(args, 1, model, optimizer, torch.optim.lr_scheduler.StepLR(optimizer, 1), tmp_path / "small.pkl")
+    np.save("scene.npy", np.zeros((9, 9, 16, 16, 3), np.uint8))
+    sentences = {f"strip_checkpoint small.pkl out.pkl --towards {WEIGHTS} 1 1": "deoccnet.pkl: of another architecture than small.pkl",
+                 "figure nowhere out.png": "nowhere: no such file or directory",
+                 "figure scene.npy small.pkl/out.png": "out.png: can't be written, small.pkl is a file",
+                 "figure scene.npy out.png --what disparity": "scene.npy: has no true disparity of the background to draw"}
+    for command, sentence in sentences.items():
+        script, *flags = command.split(" ")
+        monkeypatch.setattr(sys, "argv", [script, *flags])
+        with pytest.raises(SystemExit, match=sentence):
+            runpy.run_path(str(Path(__file__).parents[1] / "scripts" / f"{script}.py"), run_name="__main__")
+    assert sorted(file.name for file in tmp_path.glob("out*")) == []
