@@ -22,7 +22,7 @@ def read_hci_masks(folder: str | Path, size: tuple[int, int]) -> dict[str, np.nd
 
     Args:
         folder: of the scene; anything else has none.
-        size: (h, w) of the views. A mask that is a whole multiple of it (*_highres.png) is read at every so-manieth pixel, from the middle.
+        size: (h, w) of the views. A mask n times as large (*_highres.png) is read at every n-th pixel, from the middle on.
 
     Returns:
         Of discontinuities, fine, planes and smooth those that are there, 'h w' booleans: where the file is not 0.

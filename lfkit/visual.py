@@ -270,14 +270,16 @@ def plot_curves(curves: dict[str, list]) -> Figure:
     """Training loss, and the MSE x 100 of training and validation, over epochs.
 
     Args:
-        curves: train_loss, train_metric and test_metric, one value an epoch; metrics in squared pixels.
+        curves: train_loss, train_metric and test_metric, one value an epoch; metrics in squared pixels. A value that repeats the one before has no mark.
     """
     fig, axes = _panels(2, widths=[1.6, 1.6])
     epochs = np.arange(1, len(curves["train_loss"]) + 1)
     axes[0].plot(epochs, curves["train_loss"], "o-", markersize=3, color="#0072B2")
     axes[0].set(title="training loss", xlabel="epoch", ylabel="loss")
     for name, label, style in (("train_metric", "training crops", "o-"), ("test_metric", "validation scenes, before the epoch", "s--")):
-        axes[1].plot(epochs, 100 * np.asarray(curves[name]), style, markersize=3, label=label)
+        values = 100 * np.asarray(curves[name])
+        measured = np.flatnonzero(np.diff(values, prepend=np.nan)).tolist()  # an epoch without a validation repeats the last one's
+        axes[1].plot(epochs, values, style, markersize=3, markevery=measured, label=label)
     axes[1].set(title="background's disparity", xlabel="epoch", ylabel="MSE x 100 (px²)", yscale="log")
     axes[1].legend(fontsize=8)
     for ax in axes:

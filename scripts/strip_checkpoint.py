@@ -7,11 +7,13 @@ Of a run that averages its weights the averaged ones are kept.
 """
 
 import argparse
+from pathlib import Path
 
 import torch
 
 from lfkit.checkpoint import read_checkpoint, scored_weights
-from lfkit.files import write_whole
+from lfkit.faults import Fault
+from lfkit.files import check_target, write_whole
 from lfkit.model import LATER
 
 PRIVATE = ("command", "data_dir", "log_dir", "mask_dir", "model_save_dir", "start_from", "visdom_server", "device", "resume")
@@ -23,14 +25,21 @@ def main() -> None:
     parser.add_argument("target", metavar="FILE")
     parser.add_argument("--towards", nargs=3, action="append", default=[], metavar=("OTHER", "FIRST", "LATER"),
                         help="moves the first look's weights by this part of the way to OTHER's, and the later looks' by that one; several add up")
-    args = parser.parse_args()
+    try:
+        strip(parser.parse_args())
+    except (ValueError, OSError, Fault) as error:
+        raise SystemExit(str(error)) from None
+
+
+def strip(args: argparse.Namespace) -> None:
+    check_target(Path(args.target))
     checkpoint = read_checkpoint(args.source)
     start = checkpoint["model_state_dict"] = scored_weights(checkpoint)
     for other, *parts in args.towards:
         first, later = map(float, parts)
         ends = scored_weights(read_checkpoint(other))
         if {name: value.shape for name, value in ends.items()} != {name: value.shape for name, value in start.items()}:
-            raise SystemExit(f"{other}: of another architecture than {args.source}; name one that was trained from the same weights")
+            raise ValueError(f"{other}: of another architecture than {args.source}; name one that was trained from the same weights")
         checkpoint["model_state_dict"] = {name: value + (later if name.startswith(LATER) else first) * (ends[name] - start[name]) for name, value in checkpoint["model_state_dict"].items()}
     kept = {name: checkpoint[name] for name in ("format", "architecture", "epoch", "model_state_dict") if name in checkpoint}
     kept |= {"args": {name: value for name, value in checkpoint["args"].items() if name not in PRIVATE},

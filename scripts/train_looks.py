@@ -91,6 +91,8 @@ def train(options: argparse.Namespace) -> None:
     for name, parameter in run.model.named_parameters():
         parameter.requires_grad_(options.looks in ("all", "later" if name.startswith(LATER) else "first"))
     run.learn([parameter for parameter in run.model.parameters() if parameter.requires_grad])
+    learning = sorted({name.split(".")[0] for name, parameter in run.model.named_parameters() if parameter.requires_grad})
+    keep = partial(run.keep, out / "last.pkl", precision="float32", train_only="" if options.looks == "all" else ",".join(learning))
     start, number, total = time.perf_counter(), 0, 0.0
     while (done := (time.perf_counter() - start) / options.seconds) < 1:
         chosen = rng.choice(len(pools), options.batch_size, p=shares)
@@ -102,9 +104,9 @@ def train(options: argparse.Namespace) -> None:
         number, total = number + 1, total + loss.item()
         if number % options.report_every == 0:
             print(f"{time.perf_counter() - start:6.0f} s, step {number}, loss {total / options.report_every:.4f}", flush=True)
-            run.keep(out / "last.pkl", number)
+            keep(number)
             total = 0.0
-    run.keep(out / "last.pkl", number)
+    keep(number)
     print(f"{number} steps of {options.batch_size} crops, scenes: {', '.join(str(len(pool.scenes)) for pool in pools)}")
 
 

@@ -227,13 +227,13 @@ class Training:
         self.average.update_parameters(self.model)
         return norm
 
-    def keep(self, path: Path, steps: int) -> None:
-        """The averaged weights as a checkpoint."""
+    def keep(self, path: Path, steps: int, **others) -> None:
+        """The averaged weights as a checkpoint; `others` are arguments that differ."""
         weights = {name: value.detach().cpu().clone() for name, value in self.average.module.state_dict().items()}
         options = self.options
         args = self.source["args"] | {"patch_size": self.pool.patch, "epoch": 1, "optimizer": "muon", "schedule": "cosine", "warm_up": WARM_UP, "criterion": "l1_huber", "criterion1": "ce",
                                       "loss1_weight": 1.0, "loss2_weight": 1.0, "loss3_weight": LOSS3_WEIGHT, "hidden_weight": HIDDEN_WEIGHT, "train_only": "", "jolt": JOLT, "clip": CLIP, "precision": "bf16",
-                                      **{name: getattr(options, name) for name in ("batch_size", "lr", "average", "seed")}}
+                                      **{name: getattr(options, name) for name in ("batch_size", "lr", "average", "seed")}, **others}
         known = {"format": self.source["format"], "architecture": self.source["architecture"], "args": args, "epoch": 1, "steps": steps}
         write_whole(path, lambda file: torch.save({**known, "model_state_dict": weights, "optimizer_state_dict": {}, "scheduler_state_dict": {}}, file))
 

@@ -82,5 +82,7 @@ def test_it_trains_and_leaves_the_other_looks_alone(tmp_path, monkeypatch, looks
     script.train(options)
     before, (model, checkpoint) = lfkit.load_pretrained().state_dict(), lfkit.load_model(tmp_path / "out" / "last.pkl")
     moved = {name: float((value - before[name]).abs().max()) for name, value in model.state_dict().items()}
-    assert checkpoint["steps"] >= 1 and checkpoint["args"]["patch_size"] == 40
+    assert checkpoint["steps"] >= 1 and checkpoint["args"]["patch_size"] == 40 and checkpoint["args"]["precision"] == "float32"
+    lfkit.engine.train_only(model, checkpoint["args"]["train_only"])
+    assert all(parameter.requires_grad == (name.startswith(script.LATER) == (looks == "later")) for name, parameter in model.named_parameters())
     assert all((change == 0) == (name.startswith(script.LATER) == (looks == "first")) for name, change in moved.items())

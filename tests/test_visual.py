@@ -64,6 +64,11 @@ def test_curves_show_mse_times_100():
     assert metric.get_ylabel() == "MSE x 100 (px²)" and loss.get_xlabel() == "epoch"
 
 
+def test_curves_mark_only_validations_that_were_made():
+    line = plot_curves({"train_loss": [4, 3, 2, 1], "train_metric": [4, 3, 2, 1], "test_metric": [2.0, 2.0, 1.0, 1.0]}).axes[1].lines[1]
+    assert line.get_markevery() == [0, 2] and list(line.get_ydata()) == [200, 200, 100, 100]
+
+
 def test_live_curves_redraw_in_place(monkeypatch):
     import IPython.display
     shown = []

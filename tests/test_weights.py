@@ -119,6 +119,8 @@ def test_what_a_script_cannot_do_it_says_in_a_sentence(args, tmp_path, monkeypat
     lfkit.save_checkpoint(args, 1, model, optimizer, torch.optim.lr_scheduler.StepLR(optimizer, 1), tmp_path / "small.pkl")
     np.save("scene.npy", np.zeros((9, 9, 16, 16, 3), np.uint8))
     sentences = {f"strip_checkpoint small.pkl out.pkl --towards {WEIGHTS} 1 1": "deoccnet.pkl: of another architecture than small.pkl",
+                 "strip_checkpoint none.pkl out.pkl": "no checkpoint at none.pkl",
+                 "strip_checkpoint small.pkl small.pkl/out.pkl": "out.pkl: can't be written, small.pkl is a file",
                  "figure nowhere out.png": "nowhere: no such file or directory",
                  "figure scene.npy small.pkl/out.png": "out.png: can't be written, small.pkl is a file",
                  "figure scene.npy out.png --what disparity": "scene.npy: has no true disparity of the background to draw"}
