@@ -9,25 +9,27 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import imageio.v3 as iio
+import torch
 from tqdm.auto import tqdm
 
 from lfkit import distributed
 from lfkit.checkpoint import WEIGHTS, load_model
 from lfkit.config import SentenceParser, add_training_arguments, check_arguments, whole, whole_or_auto
 from lfkit.dashboard import Dashboard, draw_report, run_dashboard
-from lfkit.disparity import MAX_DISP, nearest_peak
+from lfkit.disparity import MAX_DISP, get_disp_distribution, nearest_peak
 from lfkit.engine import fit
 from lfkit.faults import Fault
 from lfkit.files import check_target, existing
 from lfkit.formats import LAYOUTS
-from lfkit.hci import SCENES, check_submission, export_scene, find_benchmark_scenes, read_hci_masks
+from lfkit.hci import SCENES, check_export, check_submission, export_scene, find_benchmark_scenes, read_hci_masks
 from lfkit.inference import SYMMETRIES, predict_scene
 from lfkit.lightfield import SCENE_LISTS, Scene, as_byte, find_scenes, is_scene, load_scene, read_scene_list, save_scene, write_pfm, write_synthetic
+from lfkit.memory import is_out_of_memory
 from lfkit.metrics import BENCHMARK_BORDER
 from lfkit.report import write_report
 from lfkit.rundir import write_json
 from lfkit.synthetic import synthesize
-from lfkit.tables import check_errors, check_table_files, format_comparison, format_table, model_labels, path_labels, score_layers, score_scene, write_tables
+from lfkit.tables import check_errors, check_present, check_table_files, format_comparison, format_table, model_labels, path_labels, score_layers, score_scene, write_tables
 from lfkit.visual import disp_limits, save_disparity
 
 logger = logging.getLogger("lfkit")
@@ -69,13 +71,16 @@ def run_model(scene: Scene, model, args: argparse.Namespace) -> tuple:
     return outputs, time.perf_counter() - start
 
 
-def scored_name(path: Path, args: argparse.Namespace) -> str:
-    """The name of a scene that can be validated; ValueError for one that has no truth, or nothing inside the border."""
+def perfect_row(path: Path, models: Sequence, args: argparse.Namespace) -> dict:
+    """The row of a scene that is told rightly; ValueError for one that has no truth, nothing inside the border, too few views for a model, or a damaged mask of a region."""
     scene = load_scene(path, args.layout, args.picture_views)
     if scene.bg_disp is None:
         raise ValueError(f"{path}: has no true disparity (bg_disp.npy, gt_disp_lowres.pfm or bgDisparity/) to validate against; use predict")
-    score_scene(scene, scene.bg_disp, args.border)
-    return scene.name
+    for model in models:
+        scene.middle(model.views_num)
+    levels = models[0].max_disp, models[0].step
+    truth = get_disp_distribution(torch.from_numpy(scene.bg_disp)[None], *levels)[0]
+    return {**score_scene(scene, scene.bg_disp, args.border, read_hci_masks(path, scene.bg_disp.shape)), **score_layers(scene, truth, truth, scene.bg_disp, *levels, args.border), "seconds": 0.0}
 
 
 def score(path: Path, model, args: argparse.Namespace) -> dict:
@@ -93,17 +98,19 @@ def validate(args: argparse.Namespace) -> None:
     check_errors(args.errors)
     if args.json:
         check_target(Path(args.json))
-    paths = expand_scenes(args.paths)
-    names = [scored_name(path, args) for path in paths]  # all that is wrong shows before hours of work
-    models = {}
-    for label, weights in zip(model_labels(args.weights), args.weights):
-        model, _ = load_model(weights, args.chosen_device)
-        models[label] = [score(path, model, args) for path in tqdm(paths, desc=f"scenes, {label}", leave=False)]
+        if Path(args.json).resolve() in [Path(file).resolve() for file in args.table]:
+            raise ValueError(f"{args.json}: --json and --table name one file; name two")
+    paths, labels = expand_scenes(args.paths), model_labels(args.weights)
+    networks = [load_model(weights, args.chosen_device)[0] for weights in args.weights]
+    rows = [perfect_row(path, networks, args) for path in paths]  # all that is wrong shows before hours of work
+    check_present(args.errors, rows)
+    names = [row["scene"] for row in rows]
+    models = {label: [score(path, model, args) for path in tqdm(paths, desc=f"scenes, {label}", leave=False)] for label, model in zip(labels, networks)}
     if len(set(names)) < len(names):
         for rows in models.values():
             for row, label in zip(rows, path_labels(paths)):
                 row["scene"] = label
-    if args.json:  # first, as an error that is asked for may be one that no scene has
+    if args.json:
         what = [{"weights": str(weights), "border": args.border, "scenes": rows} for weights, rows in zip(args.weights, models.values())]
         write_json(Path(args.json), what[0] if len(what) == 1 else what)
     rows = next(iter(models.values()))
@@ -119,8 +126,10 @@ def export_hci(args: argparse.Namespace) -> None:
     def predict_timed(scene: Scene) -> tuple:
         (_, _, depth_map), seconds = run_model(scene, model, args)
         return depth_map.numpy(), seconds
+    for path in scenes.values():
+        check_export(args.out, load_scene(path, truth=False))
     for path in tqdm(scenes.values(), desc="scenes", leave=False):
-        export_scene(args.out, load_scene(path), predict_timed)
+        export_scene(args.out, load_scene(path, truth=False), predict_timed)
     faults = check_submission(args.out)
     print(f"{args.out}: {len(SCENES) - len(faults)} of the benchmark's {len(SCENES)} scenes" + ("" if faults else "; the submission is whole"))
     for name, fault in faults.items():
@@ -131,7 +140,8 @@ def predict(args: argparse.Namespace) -> None:
     """Writes the disparity of both layers of a scene."""
     scene, out = load_scene(args.path, args.layout, args.picture_views, truth=False), Path(args.out)
     scene.name = args.name or scene.name
-    check_target(out / f"{scene.name}_bg_disp.pfm")
+    for part in ("bg_disp.pfm", "bg_disp.png", "fg_disp.pfm", "fg_disp.png", "centre.png"):
+        check_target(out / f"{scene.name}_{part}")
     model, _ = load_model(args.weights, args.chosen_device)
     (both, _, depth_map), seconds = run_model(scene, model, args)
     fg_disp = nearest_peak(both[None], model.max_disp, model.step)[0].numpy()
@@ -278,8 +288,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         COMMANDS[args.command](args)
     except (ValueError, OSError, MemoryError, Fault) as error:
         system = isinstance(error, OSError) and error.filename
-        print(f"lfkit: {f'{error.filename}: {error.strerror}' if system else error or 'out of memory'}", file=sys.stderr)
+        way_out = "; correct its rights, or name another place" if isinstance(error, PermissionError) else ""
+        print(f"lfkit: {f'{error.filename}: {error.strerror}{way_out}' if system else error or 'out of memory'}", file=sys.stderr)
         return 1 if isinstance(error, (MemoryError, Fault)) else 2
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        print(f"lfkit: out of memory ({str(error).splitlines()[0]}); try less of what makes it large, such as --size, --max_disp or --views_num", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(f"lfkit: interrupted{'; go on with --resume auto' if args.command == 'train' else ''}", file=sys.stderr)
         return 130

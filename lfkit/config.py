@@ -136,8 +136,8 @@ def add_loop_arguments(parser: ArgumentParser) -> None:
     train.add_argument("--criterion", default="l1", choices=tuple(DISP_CRITERIA), help="loss on the disparity: L1, its logarithm, for which gross errors count less, or L1 and Huber's, which leaves unsure outlines between two surfaces")
     train.add_argument("--criterion1", default="l1", choices=tuple(CRITERIA), help="loss on the distributions: L1 or cross-entropy")
     for name, what in zip(WEIGHT_NAMES, ("two-peaked distribution", "background's distribution", "background's disparity")):
-        train.add_argument(f"--{name}", type=float, default=1.0, help=f"weight of the loss on the {what}")
-    train.add_argument("--hidden_weight", type=float, default=0.0, help="how much of each loss over the hidden pixels alone is added to it; these are the hidden pixels of a batch, so that its size has a say")
+        train.add_argument(f"--{name}", type=number(0), default=1.0, help=f"weight of the loss on the {what}")
+    train.add_argument("--hidden_weight", type=number(0), default=0.0, help="how much of each loss over the hidden pixels alone is added to it; these are the hidden pixels of a batch, so that its size has a say")
     train.add_argument("--jolt", type=share, default=0.0, help="in this share of the crops the estimates are moved a little before the closer looks, which learn to mend that")
     train.add_argument("--seed", type=whole(0, 2**62), default=0, help="seeds initialisation, shuffling, crops and augmentation")
 
@@ -200,12 +200,19 @@ def get_parser(argv: Sequence[str] = ()) -> Namespace:
     return check_arguments(parser.parse_args(list(argv)))
 
 
-# What the notebooks run: `small` is the demo on a laptop, `ci` only proves that every cell works, `full` is for a GPU.
+class Profiles(dict):
+    """What the notebooks run, by the profile's name."""
+
+    def __missing__(self, name):
+        raise ValueError(f"no profile is named {name!r}, expected {', '.join(self)}; set LFKIT_PROFILE to one of them")
+
+
+# `small` is the demo on a laptop, `ci` only proves that every cell works, `full` is for a GPU.
 _LEARN = ("--criterion1", "ce", "--lr", "1.5e-3", "--model_msg", "notebook")
-PROFILES = {
+PROFILES = Profiles({
     "ci": {"scenes": 4, "size": 48, "flags": [*_LEARN, "--epoch", "2", "--val_every", "1", "--patch_size", "32", "--batch_size", "2", "--channels", "8"]},
     "small": {"scenes": 32, "size": 96, "flags": [*_LEARN, "--epoch", "8", "--val_every", "2", "--patch_size", "48", "--batch_size", "2",
                                                   "--crops_per_scene", "2", "--decay_step", "5", "--gamma", "0.3"]},
     "full": {"scenes": 400, "size": 256, "flags": [*_LEARN, "--epoch", "400", "--val_every", "10", "--patch_size", "64", "--batch_size", "16",
                                                    "--crops_per_scene", "4", "--channels", "64", "--num_workers", "4", "--decay_step", "120"]},
-}
+})

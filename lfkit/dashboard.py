@@ -14,11 +14,13 @@ import numpy as np
 from visdom import Visdom
 
 from lfkit.faults import Fault
+from lfkit.files import check_target
 from lfkit.visdom_page import page_or_none
 from lfkit.visual import DISP_MAP, disp_limits
 
 logger = logging.getLogger("lfkit")
 SERVER_SECONDS = 30  # a server that we start answers within that
+CURVE_WINDOWS = ("loss", "mse", "bad_pix")
 IMAGE_SIDE = 256     # pixels that a picture in the dashboard has a side, at least
 
 
@@ -76,6 +78,15 @@ class Dashboard:
 
     line, image = partialmethod(_draw, "line"), partialmethod(_draw, "image")  # as Visdom's
 
+    def clear(self) -> None:
+        """Takes the curves away, to be drawn anew: of a run that goes on the server may have more than it goes on from, or less."""
+        if self.vis is not None and not self.vis.offline:
+            try:
+                for win in CURVE_WINDOWS:
+                    self.vis.close(win)
+            except Exception as error:  # as above
+                self._record(error)
+
     def save(self) -> None:
         """Lets the server write the run's windows to its disk, so that they outlive it; a recording is on the disk already."""
         if self.vis is not None and not self.vis.offline:
@@ -123,8 +134,23 @@ def plot_predictions(vis, report: dict) -> None:
             "title": f"{name}, epoch {tested['epoch']}", "caption": f"{low:.2f} to {high:.2f} px/view, MSEx100 {100 * tested['scenes'][name]['mse']:.1f}"})
 
 
+def _past(report: dict) -> Iterator[tuple[int, dict]]:
+    """The epochs before a report of `fit` and their reports, as its curves have them; a validation that the report itself holds is left to it."""
+    curves, trained = report.get("curves") or {"train_loss": []}, report["train"] is not None
+    length = len(curves["train_loss"])
+    first = report["epoch"] - length  # epochs before the first of the curves
+    for k in range(length - trained):
+        train = {name: curves[of][k] for name, of in (("loss", "train_loss"), ("loss1", "loss1"), ("loss2", "loss2"), ("loss3", "loss3"), ("mse", "train_metric"))}
+        repeated = k and curves["test_metric"][k] == curves["test_metric"][k - 1] or first + k == report["validation"]["epoch"]
+        yield first + k + 1, {"train": train, "validation": None if repeated else {"epoch": first + k, "mse": curves["test_metric"][k], "bad_pix": curves["bad_pix"][k]}}
+
+
 def draw_report(board: Dashboard, report: dict) -> None:
-    """Adds one report of `fit` to the dashboard: the curves, and after a validation its pictures."""
+    """Adds one report of `fit` to the dashboard: the curves, and after a validation its pictures; to a new dashboard of a run that goes on also the epochs before."""
+    if board.tested is None and (past := list(_past(report))):
+        board.clear()
+        for epoch, before in past:
+            plot_loss(board, epoch, before)
     if report["validation"]["epoch"] == board.tested:  # reports hold the newest until there is another
         report = report | {"validation": None}
     else:
@@ -199,11 +225,12 @@ def run_dashboard(port: int, env_path: str | Path, log_dir: str | Path) -> None:
     """Serves the dashboard on loopback until it is interrupted, with the recordings that runs in log_dir made while it was down.
 
     Raises:
-        ValueError: when the port is taken.
+        ValueError: when the port is taken, or nothing may be written in env_path.
     """
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", port)) == 0:
             raise ValueError(f"port {port} is taken, perhaps by another dashboard; pass another --port, and to train --visdom_port")
+    check_target(Path(env_path) / "main.json")
     server = start_server(port, env_path, page_or_none(Path(env_path) / "page"))
     try:
         for recording in replay_new(log_dir, env_path, "http://127.0.0.1", port):

@@ -303,7 +303,7 @@ class Run:
         self.net = distributed.wrap(self.model, device)
         if args.compile:
             self.net = torch.compile(self.net)
-        if distributed.rank() == 0:
+        if distributed.rank() == 0 and not self.finished:
             describe_start(self.log_path, args, device, self.epoch)
 
     def _find(self) -> tuple[Path | None, dict, list[str]]:

@@ -94,6 +94,8 @@ def view_files(folder: Path, camera: dict | None = None) -> list[Path]:
             telling.reverse()
         places, files = zip(*sorted((tuple(n[k] for k in telling), file) for n, file in zip(numbers, files)))
     side = int(max(camera["extrinsics"][f"num_cams_{axis}"] for axis in "xy")) if camera else 0
+    if 0 < side**2 < len(files):
+        raise ValueError(f"{folder / 'parameters.cfg'}: the camera has {side} x {side} views, {len(files)} are there; correct it, or take views away")
     _check_grid(folder, list(files), places, telling, side)
     return list(files)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lfkit.files import existing, read_image, read_pfm, write_pfm
+from lfkit.files import check_target, existing, read_image, read_pfm, write_pfm
 from lfkit.lightfield import Scene, is_scene
 
 MASKS = {"discontinuities": "mask_discontinuities", "fine": "mask_fine", "planes": "mask_planes", "smooth": "mask_smooth_surfaces"}
@@ -36,11 +36,10 @@ def read_hci_masks(folder: str | Path, size: tuple[int, int]) -> dict[str, np.nd
         if not files:
             continue
         mask = read_image(files[0]).any(-1)
-        times = mask.shape[0] // size[0]
-        mask = mask[times // 2::times, times // 2::times] if times > 1 else mask
-        if mask.shape != tuple(size):
+        times = max(1, mask.shape[0] // size[0])
+        if mask.shape != (times * size[0], times * size[1]):
             raise ValueError(f"{files[0]}: its {mask.shape[0]} x {mask.shape[1]} pixels do not fit views of {size[0]} x {size[1]}; take it away, or copy it again")
-        masks[name] = mask
+        masks[name] = mask[times // 2::times, times // 2::times]
     return masks
 
 
@@ -60,6 +59,20 @@ def find_benchmark_scenes(paths: Sequence[str | Path]) -> dict[str, Path]:
     return {name: found[name] for name in SCENES if name in found}
 
 
+def check_export(out: str | Path, scene: Scene, side: int = SIDE) -> None:
+    """ValueError when a scene's views are not of the benchmark's size, or its files can't be written: known before hours of work."""
+    size = scene.lf.shape[2:4]
+    if size != (side, side):
+        raise ValueError(f"{scene.name}: the benchmark's views are {side} x {side} pixels, these are {size[0]} x {size[1]}; export the original scene")
+    for file in _submitted(out, scene.name):
+        check_target(file)
+
+
+def _submitted(out: str | Path, name: str) -> tuple[Path, Path]:
+    """Where a scene's disparity and runtime lie."""
+    return Path(out) / "disp_maps" / f"{name}.pfm", Path(out) / "runtimes" / f"{name}.txt"
+
+
 def export_scene(out: str | Path, scene: Scene, predict: Callable[[Scene], tuple[np.ndarray, float]], side: int = SIDE) -> None:
     """Writes disp_maps/<scene>.pfm and runtimes/<scene>.txt.
 
@@ -70,25 +83,24 @@ def export_scene(out: str | Path, scene: Scene, predict: Callable[[Scene], tuple
         side: pixels a side that the benchmark wants.
 
     Raises:
-        ValueError: when the views are of another size, or the disparity holds a NaN.
+        ValueError: when the views are of another size, the disparity holds a NaN, or the files can't be written.
     """
-    size = scene.lf.shape[2:4]
-    if size != (side, side):
-        raise ValueError(f"{scene.name}: the benchmark's views are {side} x {side} pixels, these are {size[0]} x {size[1]}; export the original scene")
+    check_export(out, scene, side)
     disp, seconds = predict(scene)
     if not np.isfinite(disp).all():
         raise ValueError(f"{scene.name}: {int((~np.isfinite(disp)).sum())} pixels of the prediction are not finite; use other weights")
-    for folder in ("disp_maps", "runtimes"):
-        (Path(out) / folder).mkdir(parents=True, exist_ok=True)
-    write_pfm(Path(out) / "disp_maps" / f"{scene.name}.pfm", disp)
-    (Path(out) / "runtimes" / f"{scene.name}.txt").write_text(f"{seconds:.10f}", encoding="ascii")
+    map_file, time_file = _submitted(out, scene.name)
+    for file in (map_file, time_file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    write_pfm(map_file, disp)
+    time_file.write_text(f"{seconds:.10f}", encoding="ascii")
 
 
 def check_submission(out: str | Path, side: int = SIDE) -> dict[str, str]:
     """What the benchmark's validator would refuse, by scene: a file that is missing, a map of another size, a runtime that is no number."""
     faults = {}
     for name in SCENES:
-        disp, runtime = Path(out) / "disp_maps" / f"{name}.pfm", Path(out) / "runtimes" / f"{name}.txt"
+        disp, runtime = _submitted(out, name)
         missing = [str(file.relative_to(out)) for file in (disp, runtime) if not file.exists()]
         if missing:
             faults[name] = f"no {' and no '.join(missing)}"

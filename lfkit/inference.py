@@ -275,8 +275,8 @@ def _check_options(scale: int, max_length: int | str, shave: int | str, mod: int
         raise ValueError(f"scale and mod must be whole numbers, max_length and shave also {AUTO!r}: got {scale!r}, {mod!r}, {max_length!r} and {shave!r}")
     if min(numbers[:3]) < 1 or numbers[3] < 0:
         raise ValueError(f"scale, max_length and mod must be at least 1 and shave at least 0: got {scale}, {max_length}, {mod} and {shave}")
-    if (memory is not None and memory <= 0) or (batch is not None and batch < 1):
-        raise ValueError(f"memory must be above 0 bytes and batch at least 1: got {memory} and {batch}")
+    if (memory is not None and not memory > 0) or (batch is not None and not (isinstance(batch, Integral) and batch >= 1)):
+        raise ValueError(f"memory must be above 0 bytes and batch a whole number from 1: got {memory} and {batch}")
 
 
 def overlap_crop_forward(x: Tensor | np.ndarray, model: Callable, scale: int = 1, max_length: int | str = 96, shave: int | str = 16, mod: int = 8, *,
@@ -344,8 +344,8 @@ def predict_scene(lf: np.ndarray, model: Callable, device: torch.device, max_len
     if symmetries not in SYMMETRIES:
         raise ValueError(f"symmetries must be 1, 2, 4 or 8: got {symmetries}")
     lf = np.asarray(lf)
-    if lf.ndim != 5:
-        raise ValueError(f"a light field is 'u v h w c': got shape {lf.shape}; reorder its axes")
+    if lf.ndim != 5 or lf.shape[0] != lf.shape[1]:
+        raise ValueError(f"a light field is 'u v h w c' with a square grid of views: got shape {lf.shape}; reorder its axes")
     lf = lf if lf.dtype == np.uint8 else as_float(lf)
     if lf.size:
         check_image(lf, "lf")

@@ -45,7 +45,9 @@ class Scene:
         size = self.lf.shape[2:4]
         for part in ("bg_disp", "fg_disp"):
             if (disp := getattr(self, part)) is not None:
-                setattr(self, part, np.ascontiguousarray(check_map(disp, size, f"{self.name}: {part}"), np.float32))
+                with np.errstate(over="ignore"):  # what float32 can't hold becomes infinite, and is refused so
+                    disp = np.ascontiguousarray(check_map(disp, size, f"{self.name}: {part}"), np.float32)
+                setattr(self, part, check_map(disp, size, f"{self.name}: {part}, as float32,"))
         if self.mask is not None:
             mask = check_map(self.mask, size, f"{self.name}: mask")
             if 1 < (most := mask.max(initial=0)) < 128:
@@ -100,6 +102,8 @@ def check_views(lf: np.ndarray, where: str) -> None:
     if lf.ndim != 5 or lf.shape[-1] != 3:
         raise ValueError(f"{where}: a light field is 'u v h w c' with c = 3, got shape {lf.shape}; reorder or reshape the axes, repeat grey, and leave out alpha before saving")
     u, v = lf.shape[:2]
+    if not lf.size:
+        raise ValueError(f"{where}: has no pixels, its shape is {lf.shape}; save the views again")
     if u != v or u % 2 == 0 or u < 3:
         raise ValueError(f"{where}: the grid of views must be square and odd, at least 3 x 3, got {u} x {v}; leave out the outer ones")
     check_image(lf, where)

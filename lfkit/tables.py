@@ -2,7 +2,8 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ def score_scene(scene: Scene, disp: np.ndarray, border: int = BENCHMARK_BORDER, 
     """The benchmark's errors of the background's disparity, overall and inside regions.
 
     Args:
-        scene: with bg_disp; with a mask, its inside and outside are two regions.
+        scene: with bg_disp; with a mask that covers something inside the border, its inside and outside are two regions.
         disp: 'h w' prediction, in pixels per view step.
         border: pixels left out at each side.
         regions: further ones by name, 'h w' booleans, such as `lfkit.hci.read_hci_masks` gives.
@@ -170,7 +171,7 @@ def _as_text(key: str, models: Sequence[str], cells: list) -> str:
 
 def _as_markdown(key: str, models: Sequence[str], cells: list) -> str:
     lines = [[_describe(key), *models], ["---", *["---:"] * len(models)], *cells]
-    return "\n".join("| " + " | ".join(row) + " |" for row in lines)
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in lines)
 
 
 def _as_latex(key: str, models: Sequence[str], cells: list) -> str:
@@ -189,6 +190,15 @@ def check_errors(keys: Sequence[str] | None) -> None:
         raise ValueError(f"no error is named {', '.join(unknown)}; there is {', '.join(sorted(TITLES))}")
 
 
+def check_present(keys: Sequence[str] | None, rows: Iterable[dict]) -> list[str]:
+    """The errors, by default those of `COLUMNS` that some row has; ValueError for one that none has."""
+    present = {key for row in rows for key in row} - {"scene"}
+    keys = list(keys) if keys else [key for key in COLUMNS if key in present]
+    if lacking := [key for key in keys if key not in present]:
+        raise ValueError(f"no scene has {', '.join(lacking)}; there is {', '.join(sorted(present))}")
+    return keys
+
+
 def format_comparison(models: dict[str, list[dict]], keys: Sequence[str] | None = None, style: str = "text", border: int = BENCHMARK_BORDER) -> str:
     """Tables of several models, one for each error: scenes in rows, models in columns, the best of each row marked, the mean last.
 
@@ -201,10 +211,7 @@ def format_comparison(models: dict[str, list[dict]], keys: Sequence[str] | None 
     Raises:
         ValueError: when the style or an error is unknown, or the models were scored on different scenes.
     """
-    present = {key for rows in models.values() for row in rows for key in row} - {"scene"}
-    keys = list(keys) if keys else [key for key in COLUMNS if key in present]
-    if unknown := [key for key in keys if key not in present]:
-        raise ValueError(f"no scene has {', '.join(unknown)}; there is {', '.join(sorted(present))}")
+    keys = check_present(keys, chain.from_iterable(models.values()))
     if style not in STYLES.values():
         raise ValueError(f"style must be {', '.join(STYLES.values())}: got {style!r}")
     tables = {key: compare(models, key) for key in keys}

@@ -47,6 +47,9 @@ def test_parsing_ignores_the_process_arguments():
     (["--model_msg", "a/b"], "--model_msg is part of a folder's name, and can't have / or .* in it: got 'a/b'; name the place by --log_dir"),
     (["--clip=-1"], "--clip: must be a number from 0: got -1"),
     (["--clip", "nan"], "--clip: must be a number from 0: got nan"),
+    (["--loss3_weight", "nan"], "--loss3_weight: must be a number from 0: got nan"),
+    (["--loss1_weight", "inf"], "--loss1_weight: must be a number from 0: got inf"),
+    (["--hidden_weight=-1"], "--hidden_weight: must be a number from 0: got -1"),
     (["--average", "1"], "--average: must be a number from 0 and below 1: got 1"),
     (["--schedule", "cosine", "--warm_up", "9", "--epoch", "9"],
      "must rise before it falls: got --warm_up 9 of --epoch 9; use less warm-up, or --decay_unit batch"),
@@ -81,3 +84,9 @@ def test_crops_of_validation_may_be_chosen_automatically():
         lfkit.get_parser(["--shave", "-1"])
     with pytest.raises(ValueError, match="--shave: invalid whole number or auto value: 'car'"):
         lfkit.get_parser(["--shave", "car"])
+
+
+def test_a_profile_that_is_not_there_names_those_that_are():
+    with pytest.raises(ValueError, match="no profile is named 'foo', expected ci, small, full; set LFKIT_PROFILE to one of them"):
+        lfkit.PROFILES["foo"]
+    assert set(lfkit.PROFILES) == {"ci", "small", "full"} and lfkit.PROFILES["small"]["scenes"] == 32

@@ -165,3 +165,54 @@ def test_a_validation_is_drawn_once(tmp_path):
     points = lambda win: [entry["data"][0]["x"] for entry in drawn if entry.get("win") == win]
     assert points("bad_pix") == [[0], [2]] and len(points("loss")) == 4
     assert sum(entry.get("win") == "disparity s" for entry in drawn) == 2  # its pictures too
+
+
+def curves(epochs, tested):
+    """Of a run of so many epochs, whose losses are their numbers, validated before the given ones."""
+    held = [max(k for k in tested if k <= epoch) for epoch in range(epochs)]
+    return {"train_loss": [k + 1.0 for k in range(epochs)], "loss1": [0.0] * epochs, "loss2": [0.0] * epochs, "loss3": [0.0] * epochs, "train_metric": [0.1] * epochs,
+            "test_metric": [1.0 + k for k in held], "bad_pix": [10.0 + k for k in held]}
+
+
+def points(entries, win, trace=0):
+    return [(data["x"], data["y"]) for entry in entries if entry.get("win") == win for data in entry["data"][trace:trace + 1]]
+
+
+def test_a_run_that_goes_on_is_recorded_from_its_first_epoch(server, tmp_path):
+    """Five epochs validated before 0, 2 and 4, the last two by another process; none of them has a server."""
+    recording, tested = tmp_path / "visdom.log", PREDICTED["validation"] | REPORT["validation"]
+    for epochs in (range(1, 4), range(4, 6)):
+        board = Dashboard("goes_on", "http://127.0.0.1", free_port(), recording)
+        for epoch in epochs:
+            before = (epoch - 1) // 2 * 2
+            draw_report(board, {"epoch": epoch, "train": REPORT["train"] | {"loss": float(epoch)}, "curves": curves(epoch, (0, 2, 4)),
+                                "validation": tested | {"epoch": before, "mse": 1.0 + before, "bad_pix": 10.0 + before}})
+    replay(recording, "http://127.0.0.1", server)
+    drawn = {win: window(server, "goes_on", win)["content"]["data"] for win in ("loss", "mse", "bad_pix")}
+    assert drawn["loss"][0]["x"] == drawn["loss"][0]["y"] == [1, 2, 3, 4, 5]
+    assert drawn["bad_pix"][0]["x"] == [0, 2, 4] and drawn["bad_pix"][0]["y"] == [10, 12, 14]
+    assert {trace["name"]: (trace["x"], trace["y"]) for trace in drawn["mse"]} == {"training crops": ([1, 2, 3, 4, 5], pytest.approx([10] * 3 + [2] * 2)), "validation scenes": ([0, 2, 4], [100, 300, 500])}
+
+
+def test_a_run_that_went_back_is_drawn_anew(server, tmp_path):
+    """The server has three epochs of a run that goes on from the first of them."""
+    for epochs in ((1, 2, 3), (2,)):
+        board = Dashboard("went_back", "http://127.0.0.1", server, tmp_path / "visdom.log")
+        for epoch in epochs:
+            draw_report(board, {"epoch": epoch, "train": REPORT["train"] | {"loss": float(epoch)}, "curves": curves(epoch, (0,)), "validation": REPORT["validation"] | PREDICTED["validation"] | {"epoch": 0}})
+    assert window(server, "went_back", "loss")["content"]["data"][0]["x"] == [1, 2]
+    assert not (tmp_path / "visdom.log").exists()
+
+
+def test_the_end_of_a_run_has_no_epoch_of_its_own(tmp_path):
+    board = Dashboard("end", "http://127.0.0.1", free_port(), tmp_path / "visdom.log")
+    draw_report(board, {"epoch": 2, "train": None, "curves": curves(2, (0,)), "validation": REPORT["validation"] | PREDICTED["validation"]})
+    entries = [entry for _, entry in map(json.loads, (tmp_path / "visdom.log").read_text().splitlines())]
+    assert points(entries, "loss") == [([1], [1]), ([2], [2])] and [x for x, _ in points(entries, "bad_pix")] == [[0], [2]]
+
+
+def test_a_place_where_nothing_may_be_written_is_known_before_a_page_is_made(tmp_path, monkeypatch):
+    monkeypatch.setattr("lfkit.dashboard.page_or_none", lambda *_: pytest.fail("a page was made"))
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="main.json: can't be written, .*file is a file; name another place"):
+        run_dashboard(free_port(), tmp_path / "file", tmp_path)

@@ -261,8 +261,9 @@ def test_the_progress_bar_has_the_loss_and_crops_a_second(args, monkeypatch):
 
 def test_resuming_a_finished_run_says_so(args, caplog):
     last = list(lfkit.fit(args))[-1]
-    args.resume = "auto"
+    args.resume, args.batch_size, kept = "auto", 7, [(last["log_path"] / name).read_text() for name in ("args.json", "environment.json")]
     assert list(lfkit.fit(args)) == []
+    assert [(last["log_path"] / name).read_text() for name in ("args.json", "environment.json")] == kept, "nothing was trained with these arguments"
     log = next(last["log_path"].glob("*.log")).read_text()
     assert "has trained all of its 3 epochs; raise --epoch to go on" in log
     args.epoch = 2  # fewer than it has

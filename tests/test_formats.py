@@ -131,6 +131,9 @@ def test_depth_below_zero(hci):
 
 
 def test_the_camera_tells_how_many_views_there_should_be(hci):
+    (hci / "parameters.cfg").write_text(CAMERA.replace("num_cams_x = 3\nnum_cams_y = 3", "num_cams_x = 1\nnum_cams_y = 1"))
+    with pytest.raises(ValueError, match=r"parameters\.cfg: the camera has 1 x 1 views, 9 are there; correct it, or take views away"):
+        lfkit.load_scene(hci)
     (hci / "parameters.cfg").write_text(CAMERA.replace("num_cams_x = 3\nnum_cams_y = 3", "num_cams_x = 5\nnum_cams_y = 5"))
     check_broken(r"9 views; .*missing for 5 x 5: input_Cam009\.png, .*input_Cam013\.png and 11 more", hci)
 

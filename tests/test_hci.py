@@ -37,6 +37,9 @@ def test_masks_low_and_high(tmp_path):
     iio.imwrite(folder / "mask_smooth_surfaces_lowres.png", fine[:12])
     with pytest.raises(ValueError, match="its 12 x 16 pixels do not fit views of 16 x 16"):
         read_hci_masks(folder, (16, 16))
+    iio.imwrite(folder / "mask_smooth_surfaces_lowres.png", high[:, :150])
+    with pytest.raises(ValueError, match="its 160 x 150 pixels do not fit views of 16 x 16"):
+        read_hci_masks(folder, (16, 16))
     assert read_hci_masks(tmp_path / "scene.npy", (16, 16)) == {}
 
 

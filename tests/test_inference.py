@@ -245,6 +245,7 @@ def test_symmetries_are_averaged_after_they_are_turned_back():
 @pytest.mark.parametrize("lf, sentence", [
     (np.zeros((3, 3, 8, 8, 3), np.int32), "pixels are int32; pass uint8"), (np.zeros((3, 3, 8, 8, 3), np.uint16), "pixels are uint16; pass uint8"),
     (np.zeros((3, 3, 8, 8, 3), bool), "pixels are bool"), (np.zeros((9, 8, 8, 3), np.float32), r"'u v h w c': got shape \(9, 8, 8, 3\)"),
+    (np.zeros((1, 9, 8, 8, 3), np.uint8), r"a square grid of views: got shape \(1, 9, 8, 8, 3\)"),
     (np.zeros((3, 3, 0, 8, 3), np.float32), r"none of them 0: got shape \(1, 3, 3, 0, 8, 3\)")])
 def test_predict_scene_refuses_what_is_no_light_field(lf, sentence):
     with pytest.raises(ValueError, match=sentence):
@@ -305,5 +306,6 @@ def test_bad_input():
     for max_length, shave in (("car", 16), (None, 16), (20.5, 2), (20, 2.5)):
         with pytest.raises(ValueError, match=f"max_length and shave also 'auto': got 1, 8, {max_length!r} and {shave!r}"):
             overlap_crop_forward(whole(9, 9), lambda crop: crop[:, 0], 1, max_length, shave)
-    with pytest.raises(ValueError, match="memory must be above 0 bytes and batch at least 1: got None and 0"):
-        overlap_crop_forward(whole(9, 9), lambda crop: crop[:, 0], batch=0)
+    for memory, batch in ((None, 0), (None, 1.5), (float("nan"), None)):
+        with pytest.raises(ValueError, match=f"memory must be above 0 bytes and batch a whole number from 1: got {memory} and {batch}"):
+            overlap_crop_forward(whole(9, 9), lambda crop: crop[:, 0], memory=memory, batch=batch)

@@ -223,6 +223,7 @@ def test_a_truncated_png(hci):
 @pytest.mark.parametrize("array, sentence", [
     (np.zeros((9, 3, 5, 5), np.uint8), r"'u v h w c' with c = 3, got shape \(9, 3, 5, 5\)"),
     (np.zeros((4, 4, 5, 5, 3), np.uint8), "square and odd, at least 3 x 3, got 4 x 4"),
+    (np.zeros((3, 3, 0, 5, 3), np.float32), r"has no pixels, its shape is \(3, 3, 0, 5, 3\); save the views again"),
     (np.zeros((3, 5, 5, 5, 3), np.uint8), "square and odd, at least 3 x 3, got 3 x 5"),
     (np.full((3, 3, 5, 5, 3), 200.0, np.float32), r"must lie in \[0, 1\], got 200 to 200; divide by 255"),
     (np.full((3, 3, 5, 5, 3), -0.5, np.float32), r"must lie in \[0, 1\], got -0.5"),
@@ -260,6 +261,8 @@ def test_truth_of_another_size(note, part, folder):
 def test_truth_with_nan(note):
     np.save(note.parent.parent / "bgDisparity" / note.name, np.full((24, 24), np.nan, np.float32))
     check_broken(note, "bg_disp has 576 NaN or infinite pixels of 576")
+    np.save(note.parent.parent / "bgDisparity" / note.name, np.full((24, 24), 1e300))  # a number, but not of 32 bits
+    check_broken(note, "bg_disp, as float32, has 576 NaN or infinite pixels of 576")
 
 
 def test_unknown_layout(small, tmp_path):

@@ -49,6 +49,10 @@ def test_a_name_is_no_latex():
     assert r"a\^{}b\~{}c\{d\}\$e\textbackslash{}f & 1.00" in format_comparison({"m": rows}, style="latex")
 
 
+def test_a_name_is_no_end_of_a_markdown_cell():
+    assert "| a\\|b | **1.00** | 2.00 |" in format_comparison({"m": [{"scene": "a|b", "q25": 1.0}], "n": [{"scene": "a|b", "q25": 2.0}]}, ["q25"], "markdown")
+
+
 def test_csv_is_one_table():
     rows = list(csv.reader(format_comparison(MODELS, style="csv").splitlines()))
     assert rows[0] == ["error", "scene", "a_1", "b"] and rows[1] == ["bad_pix", "s_1", "10.0", "20.0"] and rows[3] == ["bad_pix", "u", "", "1.0"]
