@@ -244,7 +244,7 @@ def test_symmetries_are_averaged_after_they_are_turned_back():
 
 @pytest.mark.parametrize("lf, sentence", [
     (np.zeros((3, 3, 8, 8, 3), np.int32), "pixels are int32; pass uint8"), (np.zeros((3, 3, 8, 8, 3), np.uint16), "pixels are uint16; pass uint8"),
-    (np.zeros((3, 3, 8, 8, 3), bool), "pixels are bool"), (np.zeros((9, 8, 8, 3), np.float32), r"'u v h w c': got shape \(9, 8, 8, 3\)"),
+    (np.zeros((3, 3, 8, 8, 3), bool), "pixels are bool"), (np.zeros((9, 8, 8, 3), np.float32), r"'u v h w c' with a square grid of views: got shape \(9, 8, 8, 3\)"),
     (np.zeros((1, 9, 8, 8, 3), np.uint8), r"a square grid of views: got shape \(1, 9, 8, 8, 3\)"),
     (np.zeros((3, 3, 0, 8, 3), np.float32), r"none of them 0: got shape \(1, 3, 3, 0, 8, 3\)")])
 def test_predict_scene_refuses_what_is_no_light_field(lf, sentence):
