@@ -105,16 +105,22 @@ def plot_loss(vis, epoch: int, report: dict) -> None:
         report: of `fit`, with train and validation; or of `train_epoch` alone.
     """
     trained, tested = report.get("train", report), report.get("validation")
+    _add(vis, [trained | {"epoch": epoch}] if trained else [], [tested] if tested else [])
+
+
+def _add(vis, trained: list[dict], tested: list[dict]) -> None:
+    """Adds epochs and validations, each with its epoch, to the curves."""
+    column = lambda reports, name: [report[name] for report in reports]
     if trained:
         names = ["loss", "loss1", "loss2", "loss3"]
-        vis.line(X=[[epoch] * 4], Y=[[trained[name] for name in names]], win="loss", update="append",
+        vis.line(X=[[epoch] * 4 for epoch in column(trained, "epoch")], Y=[[report[name] for name in names] for report in trained], win="loss", update="append",
                  opts={"title": "training loss", "xlabel": "epoch", "legend": ["total", "T (both layers)", "S (background)", "disparity"]})
         # no legend here: with one, visdom drops what is appended to a named line
-        vis.line(X=[epoch], Y=[100 * trained["mse"]], win="mse", name="training crops", update="append",
+        vis.line(X=column(trained, "epoch"), Y=[100 * mse for mse in column(trained, "mse")], win="mse", name="training crops", update="append",
                  opts={"title": "MSE x 100 (px²)", "xlabel": "epoch", "showlegend": True})
     if tested:
-        vis.line(X=[tested["epoch"]], Y=[100 * tested["mse"]], win="mse", name="validation scenes", update="append")
-        vis.line(X=[tested["epoch"]], Y=[tested["bad_pix"]], win="bad_pix", update="append",
+        vis.line(X=column(tested, "epoch"), Y=[100 * mse for mse in column(tested, "mse")], win="mse", name="validation scenes", update="append")
+        vis.line(X=column(tested, "epoch"), Y=column(tested, "bad_pix"), win="bad_pix", update="append",
                  opts={"title": "BadPix 0.07 (%), validation scenes", "xlabel": "epoch"})
 
 
@@ -134,23 +140,22 @@ def plot_predictions(vis, report: dict) -> None:
             "title": f"{name}, epoch {tested['epoch']}", "caption": f"{low:.2f} to {high:.2f} px/view, MSEx100 {100 * tested['scenes'][name]['mse']:.1f}"})
 
 
-def _past(report: dict) -> Iterator[tuple[int, dict]]:
-    """The epochs before a report of `fit` and their reports, as its curves have them; a validation that the report itself holds is left to it."""
-    curves, trained = report.get("curves") or {"train_loss": []}, report["train"] is not None
+def _past(report: dict) -> tuple[list[dict], list[dict]]:
+    """What a report of `fit` tells of the epochs before its own by its curves: those trained and the validations, each with its epoch."""
+    curves, last = report.get("curves") or {"train_loss": []}, report["train"] is not None
     length = len(curves["train_loss"])
     first = report["epoch"] - length  # epochs before the first of the curves
-    for k in range(length - trained):
-        train = {name: curves[of][k] for name, of in (("loss", "train_loss"), ("loss1", "loss1"), ("loss2", "loss2"), ("loss3", "loss3"), ("mse", "train_metric"))}
-        repeated = k and curves["test_metric"][k] == curves["test_metric"][k - 1] or first + k == report["validation"]["epoch"]
-        yield first + k + 1, {"train": train, "validation": None if repeated else {"epoch": first + k, "mse": curves["test_metric"][k], "bad_pix": curves["bad_pix"][k]}}
+    row = lambda k, **names: {name: curves[curve][k] for name, curve in names.items()}
+    trained = [{"epoch": first + k + 1, **row(k, loss="train_loss", loss1="loss1", loss2="loss2", loss3="loss3", mse="train_metric")} for k in range(length - last)]
+    made = [k for k in range(length - last) if k == 0 or curves["test_metric"][k] != curves["test_metric"][k - 1]]  # the others repeat it
+    return trained, [{"epoch": first + k, **row(k, mse="test_metric", bad_pix="bad_pix")} for k in made if first + k != report["validation"]["epoch"]]
 
 
 def draw_report(board: Dashboard, report: dict) -> None:
     """Adds one report of `fit` to the dashboard: the curves, and after a validation its pictures; to a new dashboard of a run that goes on also the epochs before."""
-    if board.tested is None and (past := list(_past(report))):
+    if board.tested is None and any(past := _past(report)):
         board.clear()
-        for epoch, before in past:
-            plot_loss(board, epoch, before)
+        _add(board, *past)
     if report["validation"]["epoch"] == board.tested:  # reports hold the newest until there is another
         report = report | {"validation": None}
     else:

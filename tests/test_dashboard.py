@@ -208,7 +208,7 @@ def test_the_end_of_a_run_has_no_epoch_of_its_own(tmp_path):
     board = Dashboard("end", "http://127.0.0.1", free_port(), tmp_path / "visdom.log")
     draw_report(board, {"epoch": 2, "train": None, "curves": curves(2, (0,)), "validation": REPORT["validation"] | PREDICTED["validation"]})
     entries = [entry for _, entry in map(json.loads, (tmp_path / "visdom.log").read_text().splitlines())]
-    assert points(entries, "loss") == [([1], [1]), ([2], [2])] and [x for x, _ in points(entries, "bad_pix")] == [[0], [2]]
+    assert points(entries, "loss") == [([1, 2], [1, 2])] and points(entries, "bad_pix") == [([0], [10]), ([2], [40])]
 
 
 def test_a_place_where_nothing_may_be_written_is_known_before_a_page_is_made(tmp_path, monkeypatch):
