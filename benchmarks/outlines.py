@@ -62,7 +62,7 @@ def main() -> None:
     args = parser.parse_args()
     device = lfkit.choose_device("auto")
     model = lfkit.load_model(args.weights, device)[0]
-    groups = {path: [path] for path in args.scenes} | {"procedural": [HELD_OUT + 3000 + k for k in range(args.seeds)]}
+    groups = {path: [path] for path in args.scenes} | ({"procedural": [HELD_OUT + 3000 + k for k in range(args.seeds)]} if args.seeds else {})
     print("| scene | " + " | ".join(f"{side} {step + 1}" for side in ("near", "far") for step in range(STEPS)) + " | error |\n|---|" + "---|" * (2 * STEPS + 1))
     for name, members in groups.items():
         counts = Counter()
@@ -71,7 +71,7 @@ def main() -> None:
             with torch.inference_mode():
                 counts += count_sides(scene, predict_scene(scene.lf, model, device)[2].numpy())
         shares = (100 * counts[side, step, "off"] / max(counts[side, step, "all"], 1) for side in ("near", "far") for step in range(STEPS))
-        print(f"| {name} | " + " | ".join(f"{share:.0f} %" for share in shares) + f" | {100 * counts['error', 'beside'] / counts['error', 'all']:.0f} % |", flush=True)
+        print(f"| {name} | " + " | ".join(f"{share:.0f} %" for share in shares) + f" | {100 * counts['error', 'beside'] / max(counts['error', 'all'], 1e-9):.0f} % |", flush=True)
 
 
 if __name__ == "__main__":

@@ -82,7 +82,8 @@ def main() -> None:
     parser.add_argument("--weights", default=str(WEIGHTS))
     args = parser.parse_args()
     model = lfkit.load_model(args.weights)[0]
-    groups = {f"procedural, {args.seeds} seeds": (synthesize(HELD_OUT + args.first + k, SIZE) for k in range(args.seeds))} | {path: [load_scene(path)] for path in args.scenes}
+    procedural = {f"procedural, {args.seeds} seeds": (synthesize(HELD_OUT + args.first + k, SIZE) for k in range(args.seeds))} if args.seeds else {}
+    groups = procedural | {path: [load_scene(path)] for path in args.scenes}
     tables = {name: [(score(scene, seen, model), nearer(scene, seen, model)) for scene in scenes for seen in [look(scene, model)]] for name, scenes in groups.items()}
     print("| scenes | share | both peaks | depDistT | depDistS | missed |\n|---|---|---|---|---|---|")
     for name, rows in tables.items():

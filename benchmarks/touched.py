@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("scenes", nargs="*")
     parser.add_argument("--seeds", type=int, default=12)
     args = parser.parse_args()
-    groups = {path: [load_scene(path)] for path in args.scenes} | {"procedural": [synthesize(HELD_OUT + 3000 + k, 160) for k in range(args.seeds)]}
+    groups = {path: [load_scene(path)] for path in args.scenes} | ({"procedural": [synthesize(HELD_OUT + 3000 + k, 160) for k in range(args.seeds)]} if args.seeds else {})
     print("| scene | pixels | " + " | ".join(f"{low:g} to {high:g}" for low, high in zip(RANGES, RANGES[1:])) + " |\n|---|" + "---|" * len(RANGES))
     for name, scenes in groups.items():
         parts, near = (np.concatenate(some) for some in zip(*map(covers, scenes)))

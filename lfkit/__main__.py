@@ -289,7 +289,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, MemoryError, Fault) as error:
         system = isinstance(error, OSError) and error.filename
         way_out = "; correct its rights, or name another place" if isinstance(error, PermissionError) else ""
-        print(f"lfkit: {f'{error.filename}: {error.strerror}{way_out}' if system else error or 'out of memory'}", file=sys.stderr)
+        print(f"lfkit: {f'{error.filename}: {error.strerror}{way_out}' if system else error or 'out of memory'}\n", end="", file=sys.stderr)  # in one piece: ranks share a terminal
         return 1 if isinstance(error, (MemoryError, Fault)) else 2
     except RuntimeError as error:
         if not is_out_of_memory(error):

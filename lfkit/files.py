@@ -141,7 +141,8 @@ def read_pixels(path: Path) -> np.ndarray:
     try:
         return iio.imread(path)
     except Exception as error:  # every image plugin raises its own kind for a damaged file
-        raise ValueError(f"{path}: not a readable picture ({error}); copy it again") from error
+        reason = "of no known kind" if "backend" in str(error) else str(error).splitlines()[0] if str(error) else type(error).__name__  # imageio names plugins to install
+        raise ValueError(f"{path}: not a readable picture ({reason}); copy it again") from error
 
 
 def read_image(path: Path) -> np.ndarray:

@@ -208,8 +208,10 @@ def compute_sparsification(pred, gt, doubt, border: int = BORDER, mask=None, ste
     errors = np.abs(_errors(pred, gt, border, mask)).ravel()
     doubts = _errors(doubt, np.zeros(np.shape(doubt)), border, mask).ravel()
     removed = np.arange(steps) / steps
-    kept = np.maximum(np.ceil(errors.size * (1 - removed)).astype(int), 1)
-    means = lambda order: np.cumsum(errors[order])[kept - 1] / kept
-    curve, oracle = means(np.argsort(doubts, kind="stable")), means(np.argsort(errors, kind="stable"))
+    kept = np.maximum(-(-errors.size * np.arange(steps, 0, -1) // steps), 1)
+    means = lambda ordered: np.cumsum(ordered)[kept - 1] / kept
+    _, tie, size = np.unique(doubts, return_inverse=True, return_counts=True)
+    tied = np.bincount(tie, errors) / size  # those of equal doubt leave together, in no order
+    curve, oracle = means(np.repeat(tied, size)), means(np.sort(errors))
     area = float(np.trapezoid(curve - oracle, removed) / errors.mean()) if errors.any() else 0.0
     return {"removed": removed, "error": curve, "oracle": oracle, "area": area}

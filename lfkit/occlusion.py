@@ -33,11 +33,13 @@ def read_mask(path: Path) -> torch.Tensor:
     """The coverage 'h w' in [0, 1] of one alpha image: its alpha where that is not opaque all over, else its grey value.
 
     Raises:
-        ValueError: when it is damaged, not of 8 or 16 bits, or under 16 pixels a side.
+        ValueError: when it is damaged, not of 1, 8 or 16 bits, under 16 pixels a side, or covers nothing or everything.
     """
     image = read_pixels(path)
+    if image.dtype == bool:
+        image = image.astype(np.uint8)
     if image.dtype not in (np.uint8, np.uint16):
-        raise ValueError(f"{path}: pixels are {image.dtype}, expected 8 or 16 bits a channel; save it as PNG")
+        raise ValueError(f"{path}: pixels are {image.dtype}, expected 1, 8 or 16 bits a channel; save it as a PNG of 8 bits")
     if min(image.shape[:2]) < SMALLEST_MASK:
         raise ValueError(f"{path}: {image.shape[0]} x {image.shape[1]} pixels; an alpha image needs at least "
                          f"{SMALLEST_MASK} a side: use a larger one or leave it out")
@@ -45,7 +47,11 @@ def read_mask(path: Path) -> torch.Tensor:
     channels = image.reshape(*image.shape[:2], -1)
     alpha = channels.shape[-1] in (2, 4) and (channels[..., -1] < full).any()
     colours = channels[..., :-1] if channels.shape[-1] in (2, 4) else channels
-    return torch.from_numpy((channels[..., -1] if alpha else colours.mean(-1)).astype(np.float32) / full)
+    coverage = (channels[..., -1] if alpha else colours.mean(-1)).astype(np.float32) / full
+    covered = coverage >= 0.5
+    if covered.all() or not covered.any():
+        raise ValueError(f"{path}: covers {'all' if covered.all() else 'none'} of its pixels, expected an occluder with gaps (its alpha, or white on black); leave it out")
+    return torch.from_numpy(coverage)
 
 
 def read_masks(folder: str | Path) -> list[torch.Tensor]:
@@ -71,15 +77,17 @@ def read_masks(folder: str | Path) -> list[torch.Tensor]:
 
 def mask_support(picture: torch.Tensor, canvas: Canvas) -> torch.Tensor:
     """An alpha image over the canvas: zoomed, mirrored at its ends, at a random sub-pixel place, 'h w' coverage in [0, 1]."""
-    h, w = picture.shape
+    (h, w), tried = picture.shape, []
     for _ in range(PLACEMENTS):
         zoom, signs = canvas.uniform(*ZOOM), (canvas.choose([-1, 1]), canvas.choose([-1, 1]))
         y, x = (sign * zoom * axis + canvas.uniform(0, extent) for sign, axis, extent in zip(signs, (canvas.y, canvas.x), (h, w)))
         grid = torch.stack([(2 * x + 1) / w - 1, (2 * y + 1) / h - 1], -1)
         support = F.grid_sample(picture[None, None], grid[None], padding_mode="reflection", align_corners=False)[0, 0]
-        if COVERAGE[0] <= float((support >= 0.5).float().mean()) <= COVERAGE[1]:
+        covered = float((support >= 0.5).float().mean())
+        tried.append((max(COVERAGE[0] - covered, covered - COVERAGE[1], 0.0), support))
+        if tried[-1][0] == 0:
             break
-    return support
+    return min(tried, key=lambda one: one[0])[1]
 
 
 def occluder_supports(masks: Sequence[torch.Tensor] = ()) -> tuple[Callable, ...]:

@@ -108,9 +108,9 @@ def see_through(lf: np.ndarray, bg_disp: np.ndarray, fg_disp: np.ndarray, mask: 
     ys, xs = torch.nonzero(-least(-cover, margin), as_tuple=True)
     for y, x in zip(ys.split(CHUNK), xs.split(CHUNK)):
         colours, free = _gather_rays(views, surfaces, y.float(), x.float(), back[y, x], gap)
-        count = free.sum(0)
-        out[y, x] = _robust_mean(colours, free | (count == 0)).numpy()
-        rays[y, x] = count.int().numpy()
+        count, at = free.sum(0), (y.numpy(), x.numpy())  # an array takes a tensor of one place for a number
+        out[at] = _robust_mean(colours, free | (count == 0)).numpy()
+        rays[at] = count.int().numpy()
     return out, rays
 
 

@@ -23,8 +23,9 @@ DISP_LABEL = "disparity (px / view step)"
 
 
 def disp_limits(*maps: np.ndarray) -> tuple[float, float]:
-    """The range of disparities that all of the maps lie in; never empty."""
-    low, high = min(float(np.min(m)) for m in maps), max(float(np.max(m)) for m in maps)
+    """The range of disparities that all of the maps lie in, but for what is not finite; never empty."""
+    finite = np.concatenate([m[np.isfinite(m)] for m in map(np.asarray, maps)] + [[]])
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
     return (low, high) if high - low > 1e-3 else (low - 0.5, high + 0.5)
 
 
@@ -189,6 +190,13 @@ def plot_see_through(centre: np.ndarray, image: np.ndarray, truth: np.ndarray | 
     return fig
 
 
+def _inside(pixel: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+    """(y, x) when it lies in a map of that size; ValueError otherwise."""
+    if not all(0 <= place < extent for place, extent in zip(pixel, size)):
+        raise ValueError(f"pixel (y, x) = {tuple(pixel)} lies outside the {size[0]} x {size[1]} map")
+    return pixel
+
+
 def plot_distribution(both: np.ndarray, background: np.ndarray, pixel: tuple[int, int], max_disp: float, step: float,
                       fg_disp: np.ndarray | None = None, bg_disp: np.ndarray | None = None, image: np.ndarray | None = None) -> Figure:
     """The two distributions at one pixel, and where the truth lies.
@@ -204,11 +212,9 @@ def plot_distribution(both: np.ndarray, background: np.ndarray, pixel: tuple[int
         ValueError: when the pixel lies outside the maps, or the number of levels differs.
     """
     levels = disparity_levels(max_disp, step).numpy()
-    (y, x), size = pixel, both.shape[1:]
     if len(levels) != both.shape[0] or both.shape != background.shape:
         raise ValueError(f"the distributions have shapes {both.shape} and {background.shape}, expected {len(levels)} levels 'd h w'")
-    if not (0 <= y < size[0] and 0 <= x < size[1]):
-        raise ValueError(f"pixel (y, x) = {(y, x)} lies outside the {size[0]} x {size[1]} map")
+    y, x = _inside(pixel, both.shape[1:])
     first = int(image is not None)
     fig, axes = _panels(1 + first, widths=[1] * first + [1.8])
     if image is not None:
@@ -233,7 +239,11 @@ def plot_stages(model: DeoccNet, lf: np.ndarray, pixel: tuple[int, int], fg_disp
         lf: 'u v h w c', uint8 or float in [0, 1]; a crop round the pixel is enough.
         pixel: (y, x).
         fg_disp, bg_disp: 'h w' truth, drawn as lines where given.
+
+    Raises:
+        ValueError: when the pixel lies outside the views, or there are not as many of these as the model takes.
     """
+    _inside(pixel, lf.shape[2:4])
     views = rearrange(torch.tensor(as_float(lf)), "u v h w c -> 1 (u v) c h w").to(model.fine_levels.device)
     with torch.inference_mode():
         seen = model.stages(views)

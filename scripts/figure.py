@@ -9,6 +9,8 @@ from lfkit.files import check_target
 from lfkit.see_through import see_through
 from lfkit.visual import plot_disparity, plot_see_through
 
+SUFFIXES = (".png", ".pdf", ".svg", ".jpg")
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -20,6 +22,8 @@ def main() -> None:
     device = lfkit.choose_device()
     try:
         check_target(Path(args.out))
+        if Path(args.out).suffix.lower() not in SUFFIXES:
+            raise ValueError(f"{args.out}: a figure's file must end in {', '.join(SUFFIXES)}; name another")
         scene, (model, _) = lfkit.load_scene(args.scene), lfkit.load_model(args.weights, device)
     except (ValueError, OSError) as error:
         raise SystemExit(str(error)) from None

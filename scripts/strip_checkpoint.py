@@ -7,6 +7,7 @@ Of a run that averages its weights the averaged ones are kept.
 """
 
 import argparse
+import math
 from pathlib import Path
 
 import torch
@@ -33,10 +34,17 @@ def main() -> None:
 
 def strip(args: argparse.Namespace) -> None:
     check_target(Path(args.target))
+    if Path(args.target).exists() and Path(args.target).samefile(args.source):
+        raise ValueError(f"{args.target}: is the checkpoint that is read, whose optimizer's state would be lost; name another FILE")
     checkpoint = read_checkpoint(args.source)
     start = checkpoint["model_state_dict"] = scored_weights(checkpoint)
     for other, *parts in args.towards:
-        first, later = map(float, parts)
+        try:
+            first, later = map(float, parts)
+        except ValueError:
+            first = later = math.nan
+        if not math.isfinite(first + later):
+            raise ValueError(f"--towards {other} {' '.join(parts)}: expected two numbers, parts of the way")
         ends = scored_weights(read_checkpoint(other))
         if {name: value.shape for name, value in ends.items()} != {name: value.shape for name, value in start.items()}:
             raise ValueError(f"{other}: of another architecture than {args.source}; name one that was trained from the same weights")

@@ -125,3 +125,12 @@ def test_a_moved_scene_is_one_whose_disparities_are_larger():
     assert np.allclose(moved.bg_disp, ramp[at, at] - 1) and np.allclose(moved.fg_disp, ramp[at, at]) and np.array_equal(moved.mask, scene.mask[at, at])
     clean = accuracy.moved(Scene("wall", lf, ramp), 0.5)
     assert clean.name == "wall moved by 0.5" and clean.mask is None and clean.fg_disp is None and clean.bg_disp.max() <= 1.5
+
+
+@pytest.mark.parametrize("script", (outlines, peaks, touched))
+def test_given_scenes_alone(script, tmp_path, monkeypatch, capsys):
+    path = lfkit.save_scene(lfkit.synthesize(21, size=48, occluded=True), tmp_path)
+    monkeypatch.setattr(sys, "argv", ["script", str(path), "--seeds", "0"])
+    script.main()
+    printed = capsys.readouterr().out
+    assert str(path) in printed and "procedural" not in printed

@@ -130,6 +130,23 @@ def test_sparsification_by_hand():
     assert compute_sparsification(gt, gt, pred, border=0)["area"] == 0
 
 
+def test_pixels_of_equal_doubt_leave_together():
+    """Doubts of 1 and 0 over errors 4, 2 and 3, 1: those of the first leave as two of 3, which of them comes first in the map does not count."""
+    gt, pred, doubt = np.zeros((1, 4)), np.array([[4.0, 2.0, 3.0, 1.0]]), np.array([[1.0, 1.0, 0.0, 0.0]])
+    for order in ([0, 1, 2, 3], [1, 0, 3, 2], [3, 2, 1, 0]):
+        curve = compute_sparsification(pred[:, order], gt, doubt[:, order], border=0, steps=4)["error"]
+        assert curve.tolist() == pytest.approx([2.5, (2 + 2 + 3) / 3, 2, 2])
+
+
+@pytest.mark.parametrize("size, steps, kept", [(75, 50, 42), (10, 50, 3)])
+def test_as_many_pixels_are_kept_as_the_share_says(size, steps, kept):
+    """28/50 of 75 is 42, 15/50 of 10 is 3; one error of 1 among those that stay shows how many they are."""
+    pred = np.zeros((1, size))
+    pred[0, 0] = 1
+    curve = compute_sparsification(pred, np.zeros((1, size)), np.arange(size)[None], border=0, steps=steps)["error"]
+    assert curve[22 if size == 75 else 35] == pytest.approx(1 / kept)
+
+
 @pytest.mark.parametrize("call, sentence", [
     (lambda: compute_peaks(BOTH, np.zeros((1, 3)), np.zeros((1, 2)), 1, 1, 0), r"fg_disp and bg_disp differ in shape: \(1, 3\) and \(1, 2\)"),
     (lambda: compute_peaks(BOTH[:, :, :2], np.zeros((1, 3)), np.zeros((1, 3)), 1, 1, 0), r"the distribution has shape \(3, 1, 2\), the maps \(1, 3\)"),

@@ -9,7 +9,7 @@ import lfkit
 from lfkit import occlusion
 from lfkit.canvas import OCCLUDERS, Canvas
 from lfkit.lightfield import as_byte, as_float
-from lfkit.occlusion import SPLAT_REACH, embed_occluders, mask_support, occluder_supports, read_masks
+from lfkit.occlusion import PLACEMENTS, SPLAT_REACH, embed_occluders, mask_support, occluder_supports, read_masks
 from lfkit.see_through import splat
 from lfkit.sheets import Sheet
 from test_synthetic import agreement
@@ -188,8 +188,21 @@ def test_booleans_that_were_saved_as_bytes_are_coverage(tmp_path):
     shape[5:12, 3:20] = 1
     iio.imwrite(tmp_path / "a.png", shape)
     iio.imwrite(tmp_path / "b.png", 255 * shape)
-    ones, full = read_masks(tmp_path)
-    assert torch.equal(ones, full) and ones.max() == 1
+    iio.imwrite(tmp_path / "c.png", shape.astype(bool), plugin="pillow")  # of one bit a pixel
+    ones, full, bits = read_masks(tmp_path)
+    assert torch.equal(ones, full) and torch.equal(ones, bits) and ones.max() == 1
+
+
+def test_where_no_placement_leaves_enough_to_see_the_nearest_to_it_is_taken(monkeypatch):
+    """Four fifths covered, in rows: no try may stay, and the least covered of all tries is the one."""
+    picture = (torch.arange(60) % 30 >= 6).float()[:, None].expand(60, 60)
+    canvas = lambda: Canvas(40, 4, torch.Generator().manual_seed(1), torch.device("cpu"))
+    taken, again, tries = mask_support(picture, canvas()), canvas(), []
+    monkeypatch.setattr(occlusion, "PLACEMENTS", 1)
+    for _ in range(PLACEMENTS):
+        tries.append(mask_support(picture, again))
+    covered = [float((one >= 0.5).float().mean()) for one in tries]
+    assert min(covered) > 0.6 and len(set(covered)) > 1 and torch.equal(taken, tries[covered.index(min(covered))])
 
 
 def test_folders_that_do_not_fit_are_refused(tmp_path):
@@ -197,19 +210,27 @@ def test_folders_that_do_not_fit_are_refused(tmp_path):
         read_masks(tmp_path / "gone")
     with pytest.raises(FileNotFoundError, match=r"no alpha image in it; put pictures there \(.png, .*or leave out --mask_dir"):
         read_masks(tmp_path)
-    iio.imwrite(tmp_path / "a.png", np.zeros((20, 30), np.uint8))
-    iio.imwrite(tmp_path / "b.png", np.zeros((30, 20), np.uint8))
+    half = lambda h, w: np.where(np.arange(w) < w // 2, 255, 0).astype(np.uint8)[None].repeat(h, 0)
+    iio.imwrite(tmp_path / "a.png", half(20, 30))
+    iio.imwrite(tmp_path / "b.png", half(30, 20))
     with pytest.raises(ValueError, match=r"b.png: 30 x 20 pixels, but a.png has 20 x 30; all alpha images of a folder must be of one size"):
         read_masks(tmp_path)
-    iio.imwrite(tmp_path / "b.png", np.zeros((40, 15), np.uint8))
+    iio.imwrite(tmp_path / "b.png", half(40, 15))
     with pytest.raises(ValueError, match=r"b.png: 40 x 15 pixels; an alpha image needs at least 16 a side: use a larger one or leave it out"):
         read_masks(tmp_path)
     (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:40])
     with pytest.raises(ValueError, match=r"b.png: not a readable picture .*; copy it again"):
         read_masks(tmp_path)
+    (tmp_path / "b.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"b.png: not a readable picture \(of no known kind\); copy it again$"):
+        read_masks(tmp_path)
+    for value, what in ((0, "none"), (255, "all")):
+        iio.imwrite(tmp_path / "b.png", np.full((20, 30), value, np.uint8))
+        with pytest.raises(ValueError, match=f"b.png: covers {what} of its pixels, expected an occluder with gaps"):
+            read_masks(tmp_path)
     iio.imwrite(tmp_path / "b.tif", np.zeros((20, 30), np.float32))
     (tmp_path / "b.png").unlink()
-    with pytest.raises(ValueError, match=r"b.tif: pixels are float32, expected 8 or 16 bits a channel; save it as PNG"):
+    with pytest.raises(ValueError, match=r"b.tif: pixels are float32, expected 1, 8 or 16 bits a channel; save it as a PNG of 8 bits"):
         read_masks(tmp_path)
 
 

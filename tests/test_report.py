@@ -1,7 +1,10 @@
 import base64
 import json
+import os
 import re
+import shutil
 from html.parser import HTMLParser
+from pathlib import Path
 
 import imageio.v3 as iio
 import pytest
@@ -95,7 +98,7 @@ def test_no_run(tmp_path):
 
 
 @pytest.mark.parametrize("name, sentence", [("curves.csv", "curves.csv: holds other than numbers .*; take it away, and the newest checkpoint's curves are drawn"),
-                                            ("environment.json", "environment.json: is not readable JSON .*; take it away")])
+                                            ("environment.json", "environment.json: is not the JSON of a run's starts .*; take it away")])
 def test_a_damaged_file_of_the_run_is_named(run, tmp_path, name, sentence):
     file = run["log_path"] / name
     whole = file.read_bytes()
@@ -106,6 +109,23 @@ def test_a_damaged_file_of_the_run_is_named(run, tmp_path, name, sentence):
     finally:
         file.write_bytes(whole)
     assert not (tmp_path / "r.html").exists()
+
+
+@pytest.mark.parametrize("name, text, sentence", [("curves.csv", "epoch,train_loss\n0,1\n", "curves.csv: lacks train_metric, test_metric; take it away, and the newest"), ("curves.csv", "", "lacks train_loss,"),
+                                                  ("environment.json", '{"a": 1}', "no list of starts"), ("environment.json", "[1]", "no list of starts")])
+def test_a_file_of_another_kind_is_named(run, tmp_path, name, text, sentence):
+    copy = Path(shutil.copytree(run["log_path"], tmp_path / "copy"))
+    (copy / name).write_text(text)
+    with pytest.raises(ValueError, match=sentence):
+        write_report(copy)
+    assert not (copy / "report.html").exists()
+
+
+def test_a_copy_that_lost_the_files_times_shows_the_last_validation(run, tmp_path):
+    copy = Path(shutil.copytree(run["log_path"], tmp_path / "copy"))
+    os.utime(copy / "model_state" / "model_0.pkl", (4e9, 4e9))
+    last = f"After {run['validation']['epoch']} epochs, border 11"
+    assert run["validation"]["epoch"] > 0 and last in " ".join(read(write_report(copy)).words)
 
 
 def test_another_folder_beside_the_pictures_is_passed_over(run, tmp_path):

@@ -57,6 +57,15 @@ def test_rays_are_counted_by_hand():
     assert np.array_equal(np.delete(image, 20, 1), np.delete(lf[2, 2], 20, 1)) and np.allclose(image[:, 20], truth[:, 20], atol=1e-5)
 
 
+def test_one_hidden_pixel():
+    lf = np.zeros((3, 3, 20, 20, 3), np.uint8)
+    mask = np.zeros((20, 20), bool)
+    mask[5, 6] = True
+    back = np.full((20, 20), -1.0, np.float32)
+    image, rays = see_through(lf, back, back + 2, mask, margin=0)
+    assert image.shape == (20, 20, 3) and rays[~mask].tolist() == [1] * 399
+
+
 def test_where_no_ray_is_free_it_says_so():
     lf, mask, _ = two_planes(np.ones((SIZE + 2 * PAD,) * 2, bool))
     image, rays = see_through(lf, *maps(mask))

@@ -109,3 +109,12 @@ def test_the_stages_legends_cover_no_curve_and_nothing_is_cut_off():
     for ax in fig.axes:
         box, legend = ax.get_tightbbox(), ax.get_legend().get_window_extent()
         assert legend.y1 < ax.get_window_extent().y0 and min(box.x0, box.y0) >= 0 and box.x1 <= fig.bbox.x1 and box.y1 <= fig.bbox.y1
+
+
+def test_what_is_not_finite_has_no_say_in_the_limits():
+    assert disp_limits(np.array([[1.0, np.nan], [np.inf, 3.0]]), np.array([[-2.0]])) == (-2, 3) and disp_limits(np.full((2, 2), np.nan)) == (-0.5, 0.5)
+
+
+def test_the_stages_of_a_pixel_outside_the_picture():
+    with pytest.raises(ValueError, match=r"pixel \(y, x\) = \(8, 0\) lies outside the 8 x 9 map"):
+        plot_stages(None, np.zeros((3, 3, 8, 9, 3), np.uint8), (8, 0))

@@ -119,6 +119,10 @@ def test_what_a_script_cannot_do_it_says_in_a_sentence(args, tmp_path, monkeypat
     lfkit.save_checkpoint(args, 1, model, optimizer, torch.optim.lr_scheduler.StepLR(optimizer, 1), tmp_path / "small.pkl")
     np.save("scene.npy", np.zeros((9, 9, 16, 16, 3), np.uint8))
     sentences = {f"strip_checkpoint small.pkl out.pkl --towards {WEIGHTS} 1 1": "deoccnet.pkl: of another architecture than small.pkl",
+                 "strip_checkpoint small.pkl small.pkl": "small.pkl: is the checkpoint that is read, whose optimizer's state would be lost; name another FILE",
+                 "strip_checkpoint small.pkl out.pkl --towards small.pkl nan 1": "--towards small.pkl nan 1: expected two numbers, parts of the way",
+                 "strip_checkpoint small.pkl out.pkl --towards small.pkl a 1": "--towards small.pkl a 1: expected two numbers",
+                 "figure scene.npy out.xyz": "out.xyz: a figure's file must end in .png",
                  "strip_checkpoint none.pkl out.pkl": "no checkpoint at none.pkl",
                  "strip_checkpoint small.pkl small.pkl/out.pkl": "out.pkl: can't be written, small.pkl is a file",
                  "figure nowhere out.png": "nowhere: no such file or directory",
