@@ -97,11 +97,15 @@ def test_occluders_are_the_same_for_any_number_of_workers(args, clean_dir, augme
 
 
 def test_occluders_come_from_the_users_alpha_images(args, clean_dir, tmp_path):
-    iio.imwrite(tmp_path / "nothing.png", np.zeros((20, 20), np.uint8))
+    dot = np.zeros((60, 60), np.uint8)
+    dot[30, 30] = 255
     args.data_dir, args.mask_dir = str(clean_dir), str(tmp_path)
-    assert not any(lfkit.DatasetLF(args)[k][2].any() for k in range(2))
-    iio.imwrite(tmp_path / "nothing.png", np.full((20, 20), 255, np.uint8))
-    assert all(lfkit.DatasetLF(args)[k][2].all() for k in range(2))
+    for picture, least, most in ((dot, 0, 0.15), (255 - dot, 0.8, 1)):
+        iio.imwrite(tmp_path / "a.png", picture)
+        assert all(least <= lfkit.DatasetLF(args)[k][2].float().mean() <= most for k in range(2))
+    iio.imwrite(tmp_path / "a.png", np.zeros((60, 60), np.uint8))
+    with pytest.raises(ValueError, match="a.png: covers none of its pixels"):
+        lfkit.DatasetLF(args)
 
 
 def test_some_crops_are_refocused_or_reduced_where_the_scene_is_large_enough(args, clean_dir, monkeypatch):
