@@ -11,9 +11,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lfkit.checkpoint import read_checkpoint
+from lfkit.rundir import SAVED_AS_NPY
 from lfkit.visual import plot_curves
 
-DRAWN = ("train_loss", "train_metric", "test_metric")  # curves
 PICTURES = {"train": "centre view", "pred": "predicted background", "gt": "true background"}
 STYLE = ("body{font:15px/1.5 sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#222} table{border-collapse:collapse;margin:1em 0} "
          "td,th{border:1px solid #ccc;padding:.2em .6em;text-align:right} td:first-child,th:first-child{text-align:left} img{max-width:100%} "
@@ -38,7 +38,7 @@ def _read_curves(run: Path, checkpoint: dict) -> dict[str, list[float]]:
         return checkpoint.get("curves", {})
     with open(run / "curves.csv", encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
-        rows, lacking = list(reader), [name for name in DRAWN if name not in (reader.fieldnames or ())]
+        rows, lacking = list(reader), [name for name in SAVED_AS_NPY if name not in (reader.fieldnames or ())]
     if lacking:
         raise ValueError(f"{run / 'curves.csv'}: lacks {', '.join(lacking)}; take it away, and the newest checkpoint's curves are drawn")
     try:
