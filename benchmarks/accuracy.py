@@ -20,9 +20,12 @@ from tqdm.auto import tqdm
 import lfkit
 from lfkit import augment
 from lfkit.checkpoint import WEIGHTS
+from lfkit.config import number, whole
 from lfkit.dataset import HELD_OUT
 from lfkit.disparity import MAX_DISP, find_peaks
-from lfkit.inference import predict_scene
+from lfkit.faults import one_sentence
+from lfkit.files import check_target, existing
+from lfkit.inference import SYMMETRIES, predict_scene
 from lfkit.lightfield import Scene, as_byte, as_float, load_scene
 from lfkit.occlusion import embed_occluders, occluder_supports
 from lfkit.synthetic import synthesize
@@ -93,14 +96,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scenes", nargs="*")
     parser.add_argument("--weights", nargs="+", default=[str(WEIGHTS)])
-    parser.add_argument("--seeds", type=int, default=8)
-    parser.add_argument("--first", type=int, default=1000, help="first of them, after HELD_OUT")
-    parser.add_argument("--embed", type=int, default=3, help="occluders' seeds before each scene without any")
-    parser.add_argument("--symmetries", type=int, default=1, help="as `python -m lfkit validate` takes it")
-    parser.add_argument("--noise", type=float, default=0.0, help="standard deviation of noise that is added to the views, in parts of the full range")
+    parser.add_argument("--seeds", type=whole(0), default=8)
+    parser.add_argument("--first", type=whole(0), default=1000, help="first of them, after HELD_OUT")
+    parser.add_argument("--embed", type=whole(0), default=3, help="occluders' seeds before each scene without any")
+    parser.add_argument("--symmetries", type=int, choices=SYMMETRIES, default=1, help="as `python -m lfkit validate` takes it")
+    parser.add_argument("--noise", type=number(0), default=0.0, help="standard deviation of noise that is added to the views, in parts of the full range")
     parser.add_argument("--moved", type=float, default=0.0, metavar="DISP", help="that is added to all disparities; scenes that then have some beyond the network's are left out")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
+    for path in args.scenes:
+        existing(Path(path))
+    if args.json:
+        check_target(args.json)
     device = lfkit.choose_device("auto")
     models = {label: load(path).to(device) for label, path in zip(model_labels(args.weights), args.weights)}
     rows = []
@@ -115,6 +122,8 @@ def main() -> None:
             row = score_scene(scene, disp) | {"seconds": time.perf_counter() - start, "group": group, "weights": label}
             peaks = both_peaks(both, scene, model.max_disp, model.step)
             rows.append(row | ({"both_peaks": peaks} if peaks is not None else {}))
+    if not rows:
+        raise ValueError("no scene to score: name some, or ask for --seeds, and --moved no further than the network's disparities reach")
     keys = ("mse_x100", "bad_pix", "mse_x100_inside", "bad_pix_inside", "mse_x100_outside", "bad_pix_outside", "both_peaks")
     print("| scenes | weights | MSEx100 | BadPix 0.07 | MSEx100 in | BadPix in | MSEx100 out | BadPix out | both peaks |\n|---|---|" + "---|" * len(keys))
     for group in dict.fromkeys(row["group"] for row in rows):
@@ -133,4 +142,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_sentence():
+        main()

@@ -15,6 +15,8 @@ import lfkit
 from lfkit import synthetic
 from lfkit.canvas import bars
 from lfkit.checkpoint import WEIGHTS
+from lfkit.config import whole
+from lfkit.faults import one_sentence
 from lfkit.inference import predict_scene
 from lfkit.tables import score_scene
 
@@ -37,7 +39,7 @@ def behind(support, seed: int, size: int = SIZE) -> lfkit.Scene:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", default=str(WEIGHTS))
-    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--seeds", type=whole(1), default=8)
     args = parser.parse_args()
     device = lfkit.choose_device("auto")
     model = lfkit.load_model(args.weights, device)[0]
@@ -50,4 +52,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_sentence():
+        main()

@@ -18,6 +18,7 @@ from torch.nn.functional import pad
 from lfkit import DeoccNet
 from lfkit.equations import trusted, window_correction
 from lfkit.evidence import RIVAL_FEATURES, RIVAL_REACH, RIVALS, ROBUST, SEARCH
+from lfkit.faults import one_sentence
 from lfkit.lightfield import as_float, load_scene
 from lfkit.model import FINE, WINDOWS
 
@@ -83,4 +84,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_sentence():
+        main()

@@ -86,6 +86,8 @@ def main() -> None:
     parser.add_argument("--way", choices=WAYS)
     parser.add_argument("--root", type=Path)
     args = parser.parse_args()
+    if not (2 <= args.patch <= args.size and args.scenes >= 1):
+        parser.error(f"--patch must be from 2 to --size, and --scenes at least 1: got {args.patch}, {args.size} and {args.scenes}")
     if args.way:
         return measure(args.way, args.root, args.patch, args.seconds)
     with tempfile.TemporaryDirectory() as root:

@@ -17,6 +17,8 @@ from einops import rearrange
 import lfkit
 from lfkit.augment import rotate, transpose
 from lfkit.checkpoint import WEIGHTS
+from lfkit.config import whole
+from lfkit.faults import one_sentence
 from lfkit.inference import SYMMETRIES, WAYS
 from lfkit.lightfield import Scene, as_float, load_scene
 from lfkit.model import EARLIER, OUTLINE_REACH, DeoccNet, extremes
@@ -56,8 +58,8 @@ def cells(rows: list[dict]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scenes", nargs="*")
-    parser.add_argument("--seeds", type=int, default=0)
-    parser.add_argument("--first", type=int, default=5000)
+    parser.add_argument("--seeds", type=whole(0), default=0)
+    parser.add_argument("--first", type=whole(0), default=5000)
     parser.add_argument("--ways", type=int, default=1, choices=SYMMETRIES)
     parser.add_argument("--weights", default=str(WEIGHTS))
     args = parser.parse_args()
@@ -78,4 +80,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_sentence():
+        main()

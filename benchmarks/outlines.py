@@ -15,7 +15,9 @@ import torch
 
 import lfkit
 from lfkit.checkpoint import WEIGHTS
+from lfkit.config import whole
 from lfkit.dataset import HELD_OUT
+from lfkit.faults import one_sentence
 from lfkit.inference import predict_scene
 from lfkit.lightfield import Scene, load_scene
 from lfkit.metrics import BENCHMARK_BORDER
@@ -57,7 +59,7 @@ def count_sides(scene: Scene, disp: np.ndarray) -> Counter:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scenes", nargs="*")
-    parser.add_argument("--seeds", type=int, default=12)
+    parser.add_argument("--seeds", type=whole(0), default=12)
     parser.add_argument("--weights", default=str(WEIGHTS))
     args = parser.parse_args()
     device = lfkit.choose_device("auto")
@@ -75,4 +77,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_sentence():
+        main()

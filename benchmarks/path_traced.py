@@ -25,6 +25,9 @@ from scipy.spatial.transform import Rotation
 from skimage import data as pictures
 from tqdm.auto import tqdm
 
+from lfkit.config import whole
+from lfkit.faults import one_sentence
+from lfkit.files import check_target
 from lfkit.lightfield import Scene, as_byte, save_scene
 
 VIEWS_NUM = 9
@@ -399,16 +402,18 @@ def render(seed: int, size: int, samples: int, touched: float | None = None, mov
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--seeds", type=int, default=14)
-    parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--size", type=int, default=160)
-    parser.add_argument("--samples", type=int, default=64, help="rays a pixel, best a square number")
+    parser.add_argument("--seeds", type=whole(0), default=14)
+    parser.add_argument("--first", type=whole(0), default=0)
+    parser.add_argument("--size", type=whole(16), default=160)
+    parser.add_argument("--samples", type=whole(1), default=64, help="rays a pixel, best a square number")
     args = parser.parse_args(argv)
     mitsuba()
+    check_target(args.out / "scene")
     for seed in tqdm(range(args.first, args.first + args.seeds), disable=None):
         if not (args.out / name_of(seed)).exists():
             save_scene(render(seed, args.size, args.samples), args.out, "hci")
 
 
 if __name__ == "__main__":
-    main()
+    with one_sentence():
+        main()

@@ -16,8 +16,10 @@ from einops import rearrange
 
 import lfkit
 from lfkit.checkpoint import WEIGHTS
+from lfkit.config import whole
 from lfkit.dataset import HELD_OUT
 from lfkit.disparity import find_peaks, get_disp_distribution, nearest_peak, on_levels
+from lfkit.faults import one_sentence
 from lfkit.lightfield import Scene, as_float, load_scene
 from lfkit.metrics import BAD_PIX
 from lfkit.model import DeoccNet, revised
@@ -77,8 +79,8 @@ def score(scene: Scene, seen: dict[str, torch.Tensor], model: DeoccNet) -> list[
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scenes", nargs="*")
-    parser.add_argument("--seeds", type=int, default=24)
-    parser.add_argument("--first", type=int, default=1000)
+    parser.add_argument("--seeds", type=whole(0), default=24)
+    parser.add_argument("--first", type=whole(0), default=1000)
     parser.add_argument("--weights", default=str(WEIGHTS))
     args = parser.parse_args()
     model = lfkit.load_model(args.weights)[0]
@@ -96,4 +98,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_sentence():
+        main()

@@ -12,7 +12,9 @@ import argparse
 import numpy as np
 from outlines import outline
 
+from lfkit.config import whole
 from lfkit.dataset import HELD_OUT
+from lfkit.faults import one_sentence
 from lfkit.lightfield import Scene, as_float, load_scene
 from lfkit.synthetic import synthesize
 
@@ -54,7 +56,7 @@ def falls(scene: Scene) -> np.ndarray:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scenes", nargs="*")
-    parser.add_argument("--seeds", type=int, default=12)
+    parser.add_argument("--seeds", type=whole(0), default=12)
     args = parser.parse_args()
     groups = {path: [load_scene(path)] for path in args.scenes} | ({"procedural": [synthesize(HELD_OUT + 3000 + k, 160) for k in range(args.seeds)]} if args.seeds else {})
     print("| scene | pixels | " + " | ".join(f"{low:g} to {high:g}" for low, high in zip(RANGES, RANGES[1:])) + " |\n|---|" + "---|" * len(RANGES))
@@ -69,4 +71,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_sentence():
+        main()

@@ -80,6 +80,15 @@ def explained(args: Namespace, training: bool = True) -> Iterator[None]:
 
 
 @contextmanager
+def one_sentence() -> Iterator[None]:
+    """Ends a script with the sentence that says what is wrong, in place of a traceback."""
+    try:
+        yield
+    except (ValueError, OSError, Fault) as error:
+        raise SystemExit(str(error)) from None
+
+
+@contextmanager
 def undisturbed() -> Iterator[None]:
     """Puts Ctrl-C off to the end of the block, so that what belongs together is done whole or not at all."""
     if threading.current_thread() is not threading.main_thread():

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import lfkit
 from lfkit.checkpoint import WEIGHTS
+from lfkit.faults import one_sentence
 from lfkit.files import check_target
 from lfkit.see_through import see_through
 from lfkit.visual import plot_disparity, plot_see_through
@@ -20,15 +21,12 @@ def main() -> None:
     parser.add_argument("--what", default="pictures", choices=("pictures", "disparity"), help="the pictures, or the predicted and the true disparity")
     args = parser.parse_args()
     device = lfkit.choose_device()
-    try:
-        check_target(Path(args.out))
-        if Path(args.out).suffix.lower() not in SUFFIXES:
-            raise ValueError(f"{args.out}: a figure's file must end in {', '.join(SUFFIXES)}; name another")
-        scene, (model, _) = lfkit.load_scene(args.scene), lfkit.load_model(args.weights, device)
-    except (ValueError, OSError) as error:
-        raise SystemExit(str(error)) from None
+    check_target(Path(args.out))
+    if Path(args.out).suffix.lower() not in SUFFIXES:
+        raise ValueError(f"{args.out}: a figure's file must end in {', '.join(SUFFIXES)}; name another")
+    scene, (model, _) = lfkit.load_scene(args.scene), lfkit.load_model(args.weights, device)
     if args.what == "disparity" and scene.bg_disp is None:
-        raise SystemExit(f"{args.scene}: has no true disparity of the background to draw; put it there, or leave out --what")
+        raise ValueError(f"{args.scene}: has no true disparity of the background to draw; put it there, or leave out --what")
     both, _, depth_map = lfkit.predict_scene(scene.middle(model.views_num).lf, model, device)
     disp, fg_disp = depth_map.numpy(), lfkit.nearest_peak(both[None], model.max_disp, model.step)[0].numpy()
     if args.what == "disparity":
@@ -41,4 +39,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_sentence():
+        main()

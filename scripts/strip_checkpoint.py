@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from lfkit.checkpoint import read_checkpoint, scored_weights
-from lfkit.faults import Fault
+from lfkit.faults import one_sentence
 from lfkit.files import check_target, write_whole
 from lfkit.model import LATER
 
@@ -26,13 +26,7 @@ def main() -> None:
     parser.add_argument("target", metavar="FILE")
     parser.add_argument("--towards", nargs=3, action="append", default=[], metavar=("OTHER", "FIRST", "LATER"),
                         help="moves the first look's weights by this part of the way to OTHER's, and the later looks' by that one; several add up")
-    try:
-        strip(parser.parse_args())
-    except (ValueError, OSError, Fault) as error:
-        raise SystemExit(str(error)) from None
-
-
-def strip(args: argparse.Namespace) -> None:
+    args = parser.parse_args()
     check_target(Path(args.target))
     if Path(args.target).exists() and Path(args.target).samefile(args.source):
         raise ValueError(f"{args.target}: is the checkpoint that is read, whose optimizer's state would be lost; name another FILE")
@@ -56,4 +50,5 @@ def strip(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_sentence():
+        main()

@@ -23,8 +23,10 @@ import torch
 
 import lfkit
 from lfkit import canvas as drawing
+from lfkit.config import number, whole
+from lfkit.faults import one_sentence
 from lfkit.layers import in_full
-from lfkit.model import LATER
+from lfkit.model import LATER, POOLING
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "benchmarks")]
 import bars  # noqa: E402
@@ -84,9 +86,11 @@ def train(options: argparse.Namespace) -> None:
     before = copy.deepcopy(run.model).eval()
     pools = [run.pool, *(gpu.Pool(Path(folder), device, options.seed + k, options.patch_size) for k, folder in enumerate(options.more, 1))]
     if empty := [pool for pool in pools if not pool.grow()]:
-        raise SystemExit(f"{empty[0].folder}: no scene in it; render some first")
-    if len(options.shares) != len(pools):
-        raise SystemExit(f"--shares has {len(options.shares)} numbers for {len(pools)} folders of scenes; give one for each")
+        raise ValueError(f"{empty[0].folder}: no scene in it; render some first")
+    if len(options.shares) != len(pools) or not sum(options.shares):
+        raise ValueError(f"--shares has {len(options.shares)} numbers for {len(pools)} folders of scenes, of a sum of {sum(options.shares):g}; give one for each, and a sum above 0")
+    if options.patch_size % POOLING:
+        raise ValueError(f"--patch_size must be a multiple of {POOLING}: got {options.patch_size}")
     shares, rng = np.array(options.shares) / sum(options.shares), np.random.default_rng(options.seed)
     for name, parameter in run.model.named_parameters():
         parameter.requires_grad_(options.looks in ("all", "later" if name.startswith(LATER) else "first"))
@@ -116,16 +120,16 @@ def main() -> None:
     rendering, training = modes.add_parser("render"), modes.add_parser("train")
     rendering.add_argument("pool", metavar="FOLDER")
     rendering.add_argument("--kind", choices=("bars", "traced"), required=True)
-    rendering.add_argument("--first_seed", type=int, required=True)
-    rendering.add_argument("--scenes", type=int, required=True)
+    rendering.add_argument("--first_seed", type=whole(0), required=True)
+    rendering.add_argument("--scenes", type=whole(1), required=True)
     training.add_argument("out", metavar="OUT", help="folder of the weights")
     training.add_argument("pool", metavar="POOL", help="folder of scenes of the kinds that the weights know")
     training.add_argument("more", metavar="MORE", nargs="+", help="folders of scenes of other kinds")
-    training.add_argument("--shares", type=float, nargs="+", required=True, help="of each folder's crops, POOL's first")
+    training.add_argument("--shares", type=number(0), nargs="+", required=True, help="of each folder's crops, POOL's first")
     training.add_argument("--looks", choices=("all", "first", "later"), default="all", help="which learn")
     training.add_argument("--start_from", required=True, metavar="CHECKPOINT")
-    for name, kind, default in (("lr", float, 6e-4), ("average", float, 0.995), ("seed", int, 0), ("seconds", float, 2900), ("hold", float, 1.0), ("batch_size", int, 2), ("patch_size", int, 96),
-                                ("report_every", int, 100), ("threads", int, os.cpu_count()), ("device", str, "cpu")):
+    for name, kind, default in (("lr", number(0), 6e-4), ("average", number(0, below=1), 0.995), ("seed", whole(0), 0), ("seconds", number(1), 2900), ("hold", number(0), 1.0), ("batch_size", whole(1), 2),
+                                ("patch_size", whole(POOLING), 96), ("report_every", whole(1), 100), ("threads", whole(1), os.cpu_count()), ("device", str, "cpu")):
         training.add_argument(f"--{name}", type=kind, default=default)
     options = parser.parse_args()
     if options.mode == "render":
@@ -136,4 +140,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_sentence():
+        main()

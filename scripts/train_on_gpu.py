@@ -26,7 +26,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 import lfkit
 from lfkit import augment
 from lfkit.checkpoint import read_checkpoint, scored_weights
+from lfkit.config import number, whole
 from lfkit.disparity import MAX_DISP, on_levels
+from lfkit.faults import one_sentence
 from lfkit.files import write_whole
 from lfkit.losses import EARLIER_WEIGHT, HUBER_WEIGHT, LOG_ERROR_SCALE
 from lfkit.optim import Muon
@@ -68,6 +70,8 @@ class Pool:
         for path in sorted(set(self.folder.glob("*.npz")) - self.known):
             with np.load(path) as file:
                 lf, fg_disp, bg_disp = (file[name] for name in ("lf", "fg_disp", "bg_disp"))
+            if self.patch > min(lf.shape[2:4]):
+                raise ValueError(f"{path}: {lf.shape[2]} x {lf.shape[3]} pixels, too few for crops of {self.patch}; use --patch_size {min(lf.shape[2:4])} or less")
             moves = [by for by in (-1, 0, 1) if by == 0 or (bg_disp.min() + by >= -MAX_DISP and fg_disp.max() + by <= MAX_DISP)]
             self.moves.append(moves)
             self.scenes.append([torch.from_numpy(part).to(self.device) for part in (lf, fg_disp, bg_disp)])
@@ -299,22 +303,22 @@ def main() -> None:
     rendering, training, measuring = (modes.add_parser(name) for name in ("render", "train", "measure"))
     for mode in (rendering, training, measuring):
         mode.add_argument("pool", metavar="POOL", help="folder of scenes")
-    rendering.add_argument("--processes", type=int, default=max(1, (os.cpu_count() or 2) - 2))
-    rendering.add_argument("--first_seed", type=int, default=200_000)
-    rendering.add_argument("--scenes", type=int, default=100_000)
+    rendering.add_argument("--processes", type=whole(1), default=max(1, (os.cpu_count() or 2) - 2))
+    rendering.add_argument("--first_seed", type=whole(0), default=200_000)
+    rendering.add_argument("--scenes", type=whole(1), default=100_000)
     training.add_argument("out", metavar="OUT", help="folder of the weights")
     for mode in (training, measuring):
         mode.add_argument("--start_from", required=True, metavar="CHECKPOINT")
-        mode.add_argument("--lr", type=float, default=2e-3)
-        mode.add_argument("--average", type=float, default=0.995)
-        mode.add_argument("--seed", type=int, default=0)
-        mode.add_argument("--patch_size", type=int, default=PATCH)
+        mode.add_argument("--lr", type=number(0), default=2e-3)
+        mode.add_argument("--average", type=number(0, below=1), default=0.995)
+        mode.add_argument("--seed", type=whole(0), default=0)
+        mode.add_argument("--patch_size", type=whole(8), default=PATCH)
         mode.add_argument("--device", default="cuda")
-    training.add_argument("--batch_size", type=int, default=16)
-    training.add_argument("--seconds", type=float, default=480)
+    training.add_argument("--batch_size", type=whole(1), default=16)
+    training.add_argument("--seconds", type=number(1), default=480)
     training.add_argument("--graph", type=int, default=1, choices=(0, 1))
-    training.add_argument("--report_every", type=int, default=50)
-    measuring.add_argument("--batches", type=int, nargs="+", default=[8, 16, 32, 64])
+    training.add_argument("--report_every", type=whole(1), default=50)
+    measuring.add_argument("--batches", type=whole(1), nargs="+", default=[8, 16, 32, 64])
     options = parser.parse_args()
     if options.mode == "render":
         Path(options.pool).mkdir(parents=True, exist_ok=True)
@@ -324,10 +328,13 @@ def main() -> None:
             worker.start()
         for worker in workers:
             worker.join()
+        if any(worker.exitcode for worker in workers):
+            raise SystemExit(1)
     else:
         torch.backends.cudnn.benchmark = True
         (train if options.mode == "train" else measure)(options, lfkit.choose_device(options.device))
 
 
 if __name__ == "__main__":
-    main()
+    with one_sentence():
+        main()

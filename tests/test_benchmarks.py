@@ -1,5 +1,6 @@
 """What the benchmarks count, by hand."""
 
+import runpy
 import sys
 from pathlib import Path
 
@@ -134,3 +135,23 @@ def test_given_scenes_alone(script, tmp_path, monkeypatch, capsys):
     script.main()
     printed = capsys.readouterr().out
     assert str(path) in printed and "procedural" not in printed
+
+
+@pytest.mark.parametrize("command, sentence", {
+    "benchmarks/accuracy.py nosuch --seeds 0": "nosuch: no such file or directory",
+    "benchmarks/accuracy.py --seeds 0 --json TMP": "is a folder; name a file",
+    "benchmarks/accuracy.py --seeds 0": "no scene to score: name some, or ask for --seeds",
+    "benchmarks/accuracy.py --symmetries 3": "argument --symmetries: invalid choice: 3",
+    "benchmarks/bars.py --seeds 0": "argument --seeds: must be a whole number from 1: got 0",
+    "benchmarks/loader.py --size 20 --patch 32": "--patch must be from 2 to --size, and --scenes at least 1: got 32, 20 and 4",
+    "benchmarks/outlines.py nosuch --seeds 0": "nosuch: no such file or directory",
+    "scripts/train_on_gpu.py render TMP --first_seed -5": "argument --first_seed: must be a whole number from 0: got -5",
+    "scripts/train_on_gpu.py train TMP TMP --start_from nosuch --device cpu": "no checkpoint at nosuch",
+    "scripts/train_looks.py train TMP TMP TMP --shares 0 1 --start_from WEIGHTS --seconds 0": "argument --seconds: must be a number from 1: got 0",
+}.items())
+def test_what_a_script_cannot_do_it_says_in_a_sentence(command, sentence, tmp_path, monkeypatch, capfd):
+    script, *flags = command.replace("TMP", str(tmp_path)).replace("WEIGHTS", str(lfkit.checkpoint.WEIGHTS)).split(" ")
+    monkeypatch.setattr(sys, "argv", [script, *flags])
+    with pytest.raises(SystemExit) as error:
+        runpy.run_path(str(Path(__file__).parents[1] / script), run_name="__main__")
+    assert sentence in f"{error.value} {capfd.readouterr().err}" and "Traceback" not in str(error.value)

@@ -73,12 +73,18 @@ def test_it_trains_and_leaves_the_other_looks_alone(tmp_path, monkeypatch, looks
         (tmp_path / folder).mkdir()
     options = Namespace(pool=str(tmp_path / "pool"), more=[str(tmp_path / "bars")], shares=[0.5, 0.5], looks=looks, out=str(tmp_path / "out"), start_from=str(lfkit.checkpoint.WEIGHTS), lr=1e-3,
                         average=0.5, seed=0, seconds=3.0, hold=1.0, batch_size=2, patch_size=40, report_every=1, threads=torch.get_num_threads(), device="cpu")
-    with pytest.raises(SystemExit, match="pool: no scene in it; render some first"):
+    with pytest.raises(ValueError, match="pool: no scene in it; render some first"):
         script.train(options)
     gpu.render(tmp_path / "pool", range(3, 5))
     gpu.render(tmp_path / "bars", range(430000, 430001), script.behind)
-    with pytest.raises(SystemExit, match="--shares has 1 numbers for 2 folders of scenes; give one for each"):
+    with pytest.raises(ValueError, match="--shares has 1 numbers for 2 folders of scenes, of a sum of 1; give one for each"):
         script.train(Namespace(**vars(options) | {"shares": [1.0]}))
+    with pytest.raises(ValueError, match="a sum above 0"):
+        script.train(Namespace(**vars(options) | {"shares": [0.0, 0.0]}))
+    with pytest.raises(ValueError, match="--patch_size must be a multiple of 8: got 36"):
+        script.train(Namespace(**vars(options) | {"patch_size": 36}))
+    with pytest.raises(ValueError, match="48 x 48 pixels, too few for crops of 56; use --patch_size 48 or less"):
+        script.train(Namespace(**vars(options) | {"patch_size": 56}))
     script.train(options)
     before, (model, checkpoint) = lfkit.load_pretrained().state_dict(), lfkit.load_model(tmp_path / "out" / "last.pkl")
     moved = {name: float((value - before[name]).abs().max()) for name, value in model.state_dict().items()}
