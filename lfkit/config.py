@@ -147,7 +147,7 @@ def add_validation_arguments(parser: ArgumentParser) -> None:
     test = parser.add_argument_group("validation")
     test.add_argument("--if_debug", type=int, choices=(0, 1), default=1, help="1 validates debug_testing_images.txt, 0 testing_images.txt")
     test.add_argument("--val_every", type=whole(1), default=10, help="epochs between two validations")
-    test.add_argument("--save_image_every", type=whole(1), default=50, help="epochs between two validations whose pictures are kept")
+    test.add_argument("--save_image_every", type=whole(1), default=50, help="epochs between two validations whose pictures are kept; the last one's are too")
     test.add_argument("--test_length", type=whole_or_auto(1), default=96, help="longest side of a validation crop, pixels; auto: by the memory")
     test.add_argument("--shave", type=whole_or_auto(0), default=16, help="pixels of a crop's inner sides not trusted; auto: the network's reach")
     test.add_argument("--mod", type=whole(1), default=8, help="crops start at multiples of it")

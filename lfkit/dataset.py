@@ -152,8 +152,7 @@ def random_crop(scene: Scene, size: int, rng: np.random.Generator, as_bytes: boo
         return lf, as_float(lf[scene.views_num // 2, scene.views_num // 2]), np.zeros_like(bg_disp, bool), bg_disp, bg_disp
     fg_disp = scene.fg_disp[at]
     gt_data = np.full(lf.shape[2:], np.nan, np.float32) if scene.gt_data is None else as_float(scene.gt_data[at])
-    mask = fg_disp > bg_disp if scene.mask is None else scene.mask[at]
-    return lf, gt_data, mask, fg_disp, bg_disp
+    return lf, gt_data, scene.mask[at], fg_disp, bg_disp
 
 
 class SyntheticLF(DatasetLF):

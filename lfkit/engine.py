@@ -227,11 +227,11 @@ def validation(args: Namespace, epoch: int, model: nn.Module, best_mse: float, l
     """Validates the scenes of a list in the data directory, whole, by overlapping crops; each rank a share of them where there are several.
 
     Args:
-        args: data_dir, if_debug (1: debug_testing_images.txt, 0: testing_images.txt), views_num, test_length, shave, mod, save_image_every.
+        args: data_dir, if_debug (1: debug_testing_images.txt, 0: testing_images.txt), views_num, test_length, shave, mod, save_image_every, epoch.
         epoch: number of epochs trained; names the folder of pictures.
         model: evaluated; comes back in the mode it came in.
         best_mse: lowest mean so far, in squared pixels.
-        log_path: the run's directory; every scene's pictures are saved there when epoch is a multiple of save_image_every.
+        log_path: the run's directory; every scene's pictures are saved there when epoch is a multiple of save_image_every, or the run's last.
         device: where the model is.
 
     Returns:
@@ -253,7 +253,7 @@ def validation(args: Namespace, epoch: int, model: nn.Module, best_mse: float, l
             border = fitting_border(disp.shape)
             scores[name] = {"mse": compute_mse(disp, scene.bg_disp, border), "bad_pix": compute_bad_pix(disp, scene.bg_disp, border=border)}
             predictions[name] = disp
-            if epoch % args.save_image_every == 0:
+            if epoch % args.save_image_every == 0 or epoch == args.epoch:
                 pictures[name] = (as_byte(scene.centre), disp, np.asarray(scene.bg_disp))
     finally:
         model.train(was_training)

@@ -26,7 +26,7 @@ class Scene:
         lf: 'u v h w c', uint8 (0 to 255) or float32 ([0, 1]), in memory or memory-mapped; u and v odd and equal, c = 3.
         bg_disp: 'h w' float32, the background's disparity in pixels per view step, or None.
         fg_disp: 'h w' float32, disparity of the first surface that the centre view hits, or None.
-        mask: 'h w' bool, where an occluder covers the centre view, or None.
+        mask: 'h w' bool, where an occluder covers the centre view; of both layers' disparities alone, where fg_disp is the larger; or None.
         gt_data: 'h w c', uint8 or float32 as lf, the centre view without its occluders, or None.
 
     Raises:
@@ -55,6 +55,8 @@ class Scene:
             self.mask = mask >= (0.5 if most <= 1 else 128)
         if self.two_layers and (behind := float((self.fg_disp < self.bg_disp - BEHIND).mean())) > BEHIND_SHARE:
             raise ValueError(f"{self.name}: fg_disp, of the first surface, lies behind bg_disp in {100 * behind:.0f} % of the pixels; exchange the two, or turn the sign of both")
+        if self.two_layers and self.mask is None:
+            self.mask = self.fg_disp > self.bg_disp
         if self.gt_data is not None:
             check_image(self.gt_data, f"{self.name}: gt_data")
             if self.gt_data.shape != (*size, 3):

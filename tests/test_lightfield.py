@@ -316,8 +316,8 @@ def test_a_scene_may_be_changed_and_written_over_itself(tmp_path, layout):
 def test_a_scene_is_not_mixed_with_an_earlier_one_and_no_truth_is_lost(small, tmp_path, layout):
     path = lfkit.save_scene(small, tmp_path, layout)
     before = {file: file.read_bytes() for file in tmp_path.rglob("*.*") if file.is_file()}
-    for lacking in ("bg_disp", "fg_disp", "mask", "gt_data"):
-        parts = {part: None if part == lacking else getattr(small, part) for part in ("bg_disp", "fg_disp", "mask", "gt_data")}
+    for lacking in (["bg_disp"], ["fg_disp"], ["fg_disp", "mask"], ["gt_data"]):
+        parts = {part: None if part in lacking else getattr(small, part) for part in ("bg_disp", "fg_disp", "mask", "gt_data")}
         with pytest.raises(ValueError, match=f"is of an earlier scene, and would be read with {small.name}, with which none is written; take it away, or write the scene elsewhere"):
             lfkit.save_scene(Scene(small.name, 255 - small.lf, **parts), tmp_path, layout)
     assert {file: file.read_bytes() for file in tmp_path.rglob("*.*") if file.is_file()} == before
@@ -329,6 +329,13 @@ def test_views_of_a_larger_grid_are_not_left_beside_a_smaller_one(tmp_path):
     lfkit.save_scene(Scene("s", np.zeros((5, 5, 8, 8, 3), np.uint8)), tmp_path, "hci")
     with pytest.raises(ValueError, match=r"input_Cam\d+.png: is of an earlier scene"):
         lfkit.save_scene(Scene("s", np.zeros((3, 3, 8, 8, 3), np.uint8)), tmp_path, "hci")
+
+
+def test_both_layers_disparities_tell_where_the_mask_is(small):
+    derived = Scene(small.name, small.lf, small.bg_disp, small.fg_disp).mask
+    assert derived.dtype == bool and np.array_equal(derived, small.fg_disp > small.bg_disp) and 0 < derived.mean() < 1
+    other = ~derived
+    assert np.array_equal(Scene(small.name, small.lf, small.bg_disp, small.fg_disp, other).mask, other) and Scene(small.name, small.lf, small.bg_disp).mask is None
 
 
 def test_layers_in_the_wrong_order_are_refused(small):
