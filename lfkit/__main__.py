@@ -78,18 +78,22 @@ def perfect_row(path: Path, models: Sequence, args: argparse.Namespace) -> dict:
         raise ValueError(f"{path}: has no true disparity (bg_disp.npy, gt_disp_lowres.pfm or bgDisparity/) to validate against; use predict")
     for model in models:
         scene.middle(model.views_num)
-    levels = models[0].max_disp, models[0].step
-    truth = get_disp_distribution(torch.from_numpy(scene.bg_disp)[None], *levels)[0]
-    return {**score_scene(scene, scene.bg_disp, args.border, read_hci_masks(path, scene.bg_disp.shape)), **score_layers(scene, truth, truth, scene.bg_disp, *levels, args.border), "seconds": 0.0}
+    truth = get_disp_distribution(torch.from_numpy(scene.bg_disp)[None], models[0].max_disp, models[0].step)[0]
+    return row_of(path, scene, ((truth, truth, torch.from_numpy(scene.bg_disp)), 0.0), models[0], args)
 
 
-def score(path: Path, model, args: argparse.Namespace) -> dict:
-    """A table's row: the errors of one scene, by one model."""
-    scene = load_scene(path, args.layout, args.picture_views)
-    (both, background, depth_map), seconds = run_model(scene, model, args)
+def row_of(path: Path, scene: Scene, found: tuple, model, args: argparse.Namespace) -> dict:
+    """A table's row: the errors of what `run_model` found."""
+    (both, background, depth_map), seconds = found
     disp = depth_map.numpy()
     return {**score_scene(scene, disp, args.border, read_hci_masks(path, disp.shape)),
             **score_layers(scene, both, background, disp, model.max_disp, model.step, args.border), "seconds": seconds}
+
+
+def score(path: Path, model, args: argparse.Namespace) -> dict:
+    """The row of one scene, by one model."""
+    scene = load_scene(path, args.layout, args.picture_views)
+    return row_of(path, scene, run_model(scene, model, args), model, args)
 
 
 def validate(args: argparse.Namespace) -> None:

@@ -70,25 +70,8 @@ def whole_or_auto(low: int):
     return parse
 
 
-def add_knobs(parser: ArgumentParser) -> None:
-    """Adds what makes training faster or steadier."""
-    knobs = parser.add_argument_group("speed and steadiness")
-    knobs.add_argument("--precision", default="float32", choices=tuple(PRECISIONS),
-                       help="of the network's arithmetic while training; losses and weights stay float32")
-    knobs.add_argument("--channels_last", type=int, choices=(0, 1), default=0, help="1 keeps the kernels' channels together in memory")
-    knobs.add_argument("--compile", type=int, choices=(0, 1), default=0, help="1 compiles the network for training; the first step takes minutes")
-    knobs.add_argument("--fused", type=int, choices=(0, 1), default=0, help="1 takes Adam's step in one kernel")
-    knobs.add_argument("--pin_memory", type=int, choices=(0, 1), default=1,
-                       help="1 copies batches to a CUDA device from memory that is not paged, without waiting")
-    knobs.add_argument("--accumulate", type=whole(1), default=1,
-                       help="batches a step: the gradient of a batch so many times as large, in the memory of one")
-    knobs.add_argument("--clip", type=number(0), default=0.0, help="longest gradient, as the norm over all parameters; 0 for no limit")
-    knobs.add_argument("--average", type=number(0, below=1), default=0.0, metavar="DECAY",
-                       help="above 0: validate, and save beside the weights, their moving average, of which each step keeps so much (0.999, say)")
-
-
-def add_data_arguments(parser: ArgumentParser) -> None:
-    """Adds what the crops are cut from."""
+def add_training_arguments(parser: ArgumentParser) -> None:
+    """Adds every training flag with its default."""
     data = parser.add_argument_group("data")
     data.add_argument("--data_dir", default="./Dataset/", help="data directory: LFs/<scene>.npy ..., or a folder for each scene; "
                       "synthetic: for procedural scenes without end, never written to disk")
@@ -103,9 +86,6 @@ def add_data_arguments(parser: ArgumentParser) -> None:
     data.add_argument("--mask_dir", default=None, metavar="DIR", help="folder of alpha images, all of one size, that these occluders are cut from; drawn without it")
     data.add_argument("--num_workers", type=whole(0), default=0, help="loader processes; 0 is fastest on few cores and small data")
 
-
-def add_model_arguments(parser: ArgumentParser) -> None:
-    """Adds the network's sizes, the run's name, and where it starts or goes on from."""
     model = parser.add_argument_group("model")
     model.add_argument("--model_name", default="DeoccNet", help="names the run")
     model.add_argument("--model_msg", default="NoTagModel", help="tags the run")
@@ -118,9 +98,6 @@ def add_model_arguments(parser: ArgumentParser) -> None:
     model.add_argument("--max_disp", type=float, default=MAX_DISP, help="largest disparity level, in pixels per view step")
     model.add_argument("--step", type=float, default=STEP, help="distance of two disparity levels, in pixels per view step")
 
-
-def add_loop_arguments(parser: ArgumentParser) -> None:
-    """Adds the device, the length of the training, the rate and the losses."""
     train = parser.add_argument_group("train")
     train.add_argument("--device", default="auto", help="auto (the freest CUDA device, else the CPU), cpu, cuda, cuda:0 ...")
     train.add_argument("--epoch", type=whole(0), default=10000, help="epochs in total")
@@ -141,9 +118,20 @@ def add_loop_arguments(parser: ArgumentParser) -> None:
     train.add_argument("--jolt", type=share, default=0.0, help="in this share of the crops the estimates are moved a little before the closer looks, which learn to mend that")
     train.add_argument("--seed", type=whole(0, 2**62), default=0, help="seeds initialisation, shuffling, crops and augmentation")
 
+    knobs = parser.add_argument_group("speed and steadiness")
+    knobs.add_argument("--precision", default="float32", choices=tuple(PRECISIONS),
+                       help="of the network's arithmetic while training; losses and weights stay float32")
+    knobs.add_argument("--channels_last", type=int, choices=(0, 1), default=0, help="1 keeps the kernels' channels together in memory")
+    knobs.add_argument("--compile", type=int, choices=(0, 1), default=0, help="1 compiles the network for training; the first step takes minutes")
+    knobs.add_argument("--fused", type=int, choices=(0, 1), default=0, help="1 takes Adam's step in one kernel")
+    knobs.add_argument("--pin_memory", type=int, choices=(0, 1), default=1,
+                       help="1 copies batches to a CUDA device from memory that is not paged, without waiting")
+    knobs.add_argument("--accumulate", type=whole(1), default=1,
+                       help="batches a step: the gradient of a batch so many times as large, in the memory of one")
+    knobs.add_argument("--clip", type=number(0), default=0.0, help="longest gradient, as the norm over all parameters; 0 for no limit")
+    knobs.add_argument("--average", type=number(0, below=1), default=0.0, metavar="DECAY",
+                       help="above 0: validate, and save beside the weights, their moving average, of which each step keeps so much (0.999, say)")
 
-def add_validation_arguments(parser: ArgumentParser) -> None:
-    """Adds what is validated, when, and in what crops."""
     test = parser.add_argument_group("validation")
     test.add_argument("--if_debug", type=int, choices=(0, 1), default=1, help="1 validates debug_testing_images.txt, 0 testing_images.txt")
     test.add_argument("--val_every", type=whole(1), default=10, help="epochs between two validations")
@@ -152,21 +140,12 @@ def add_validation_arguments(parser: ArgumentParser) -> None:
     test.add_argument("--shave", type=whole_or_auto(0), default=16, help="pixels of a crop's inner sides not trusted; auto: the network's reach")
     test.add_argument("--mod", type=whole(1), default=8, help="crops start at multiples of it")
 
-
-def add_log_arguments(parser: ArgumentParser) -> None:
-    """Adds where a run is written and shown."""
     log = parser.add_argument_group("log")
     log.add_argument("--log_dir", default="./log", help="where runs are written")
     log.add_argument("--keep", type=whole(0), default=5, help="numbered checkpoints that stay, the newest, beside the best and the last; 0 for all")
     log.add_argument("--if_visdom", type=int, choices=(0, 1), default=0, help="1 draws the curves in visdom")
     log.add_argument("--visdom_server", default="http://localhost", help="address of the visdom server")
     log.add_argument("--visdom_port", type=whole(1, 65535), default=9878, help="its port")
-
-
-def add_training_arguments(parser: ArgumentParser) -> None:
-    """Adds every training flag with its default."""
-    for add in (add_data_arguments, add_model_arguments, add_loop_arguments, add_knobs, add_validation_arguments, add_log_arguments):
-        add(parser)
 
 
 def check_arguments(args: Namespace) -> Namespace:

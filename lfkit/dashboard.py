@@ -80,18 +80,18 @@ class Dashboard:
 
     def clear(self) -> None:
         """Takes the curves away, to be drawn anew: of a run that goes on the server may have more than it goes on from, or less."""
-        if self.vis is not None and not self.vis.offline:
-            try:
-                for win in CURVE_WINDOWS:
-                    self.vis.close(win)
-            except Exception as error:  # as above
-                self._record(error)
+        for win in CURVE_WINDOWS:
+            self._ask("close", win)
 
     def save(self) -> None:
         """Lets the server write the run's windows to its disk, so that they outlive it; a recording is on the disk already."""
+        self._ask("save", [self.env])
+
+    def _ask(self, what: str, value) -> None:
+        """Calls Visdom's method of that name where a server answers."""
         if self.vis is not None and not self.vis.offline:
             try:
-                self.vis.save([self.env])
+                getattr(self.vis, what)(value)
             except Exception as error:  # as above
                 self._record(error)
 

@@ -7,6 +7,8 @@ from uuid import uuid4
 import imageio.v3 as iio
 import matplotlib.pyplot as plt
 import numpy as np
+from IPython.display import display
+from ipywidgets import HTML, FloatSlider, IntSlider, Text, VBox
 from matplotlib.figure import Figure
 
 from lfkit.lightfield import as_byte, as_float
@@ -29,8 +31,6 @@ def explore(draw: Callable[..., Figure], **controls) -> None:
         draw: makes the figure.
         controls: ipywidgets by the names of draw's arguments; each has a `value`.
     """
-    from IPython.display import display  # a notebook has both; the command line does without
-    from ipywidgets import VBox
     values = lambda: {name: control.value for name, control in controls.items()}
     picture = display(draw(**values()), display_id=True)
     for control in controls.values():
@@ -40,7 +40,6 @@ def explore(draw: Callable[..., Figure], **controls) -> None:
 
 def inspect_refocus(lf: np.ndarray, max_disp: float) -> None:
     """A slider over the disparity in focus, in pixels per view step, for a notebook; lf is 'u v h w c'."""
-    from ipywidgets import FloatSlider
     slider = FloatSlider(0.0, min=-max_disp, max=max_disp, step=0.1, description="disparity", continuous_update=False)
     explore(lambda disp: plot_refocus(lf, [disp]), disp=slider)
 
@@ -49,7 +48,6 @@ def inspect_refocus(lf: np.ndarray, max_disp: float) -> None:
 
 def _clickable(image: np.ndarray, target: str):
     """A widget that shows a picture and writes the "y, x" of a click into the text field of the class `target`."""
-    from ipywidgets import HTML
     data = base64.b64encode(iio.imwrite("<bytes>", as_byte(image), extension=".png")).decode()
     height, width = image.shape[:2]
     zoom = max(1, -(-CLICK_HEIGHT // height))
@@ -83,8 +81,6 @@ def inspect_pixel(both: np.ndarray, background: np.ndarray, image: np.ndarray, m
         pixel: (y, x) of the first; the middle by default.
         fg_disp, bg_disp: 'h w' truth, drawn as lines where given.
     """
-    from IPython.display import display
-    from ipywidgets import Text
     size, shown = both.shape[1:], [pixel or (both.shape[1] // 2, both.shape[2] // 2)]
     target = f"lfkit-pixel-{uuid4().hex}"
     def draw(place: str) -> Figure:
@@ -135,7 +131,6 @@ def plot_epipolar(lf: np.ndarray, row: int, disps: dict[str, np.ndarray]) -> Fig
 
 def inspect_epipolar(lf: np.ndarray, disps: dict[str, np.ndarray], row: int | None = None) -> None:
     """A slider over the row of `plot_epipolar`, from the middle one where none is given."""
-    from ipywidgets import IntSlider
     height = lf.shape[2]
     slider = IntSlider(height // 2 if row is None else row, min=0, max=height - 1, description="row y", continuous_update=False)
     explore(lambda row: plot_epipolar(lf, row, disps), row=slider)
@@ -172,6 +167,5 @@ def plot_points(centre: np.ndarray, fg_disp: np.ndarray, bg_disp: np.ndarray, be
 
 def inspect_points(centre: np.ndarray, fg_disp: np.ndarray, bg_disp: np.ndarray, behind: np.ndarray | None = None, mask: np.ndarray | None = None) -> None:
     """A slider over the azimuth of `plot_points`."""
-    from ipywidgets import IntSlider
     slider = IntSlider(-70, min=-180, max=180, step=10, description="azimuth", continuous_update=False)
     explore(lambda azimuth: plot_points(centre, fg_disp, bg_disp, behind, mask, azimuth), azimuth=slider)

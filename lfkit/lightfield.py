@@ -2,6 +2,7 @@
 
 import math
 import re
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,12 +80,13 @@ class Scene:
 
     def middle(self, views_num: int) -> "Scene":
         """The scene with the middle views_num x views_num of its views."""
-        if views_num % 2 == 0 or not 1 <= views_num <= self.views_num:
+        if views_num % 2 == 0 or not 3 <= views_num <= self.views_num:
             raise ValueError(f"{self.name}: has {self.views_num} x {self.views_num} views; the middle {views_num} x {views_num} were "
                              f"asked for: use --views_num {self.views_num} or a smaller odd number in training, and then the weights that were trained so")
         start = (self.views_num - views_num) // 2
-        chosen = slice(start, start + views_num)
-        return Scene(self.name, self.lf[chosen, chosen], self.bg_disp, self.fg_disp, self.mask, self.gt_data)
+        middle, chosen = copy(self), slice(start, start + views_num)  # not checked once more, which reads all views
+        middle.lf = self.lf[chosen, chosen]
+        return middle
 
 
 def check_image(image: np.ndarray, where: str) -> None:

@@ -1,7 +1,6 @@
 """One HTML page of a run, with everything in it: arguments, curves, the table of its last validation, pictures."""
 
 import base64
-import csv
 import html
 import io
 import json
@@ -11,7 +10,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lfkit.checkpoint import read_checkpoint
-from lfkit.rundir import SAVED_AS_NPY
 from lfkit.visual import plot_curves
 
 PICTURES = {"train": "centre view", "pred": "predicted background", "gt": "true background"}
@@ -30,21 +28,6 @@ def _newest_checkpoint(run: Path) -> dict:
     validated = last.with_name(f"model_{checkpoint['epoch']}.pkl")  # before the next epoch, or at the end
     found = [checkpoint, *([read_checkpoint(validated)] if validated.exists() else [])]
     return max(found, key=lambda one: (one.get("tested") or {"epoch": -1})["epoch"])
-
-
-def _read_curves(run: Path, checkpoint: dict) -> dict[str, list[float]]:
-    """The newest epoch's curves: of curves.csv, which is written after each epoch, else of the checkpoint."""
-    if not (run / "curves.csv").exists():
-        return checkpoint.get("curves", {})
-    with open(run / "curves.csv", encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        rows, lacking = list(reader), [name for name in SAVED_AS_NPY if name not in (reader.fieldnames or ())]
-    if lacking:
-        raise ValueError(f"{run / 'curves.csv'}: lacks {', '.join(lacking)}; take it away, and the newest checkpoint's curves are drawn")
-    try:
-        return {name: [float(row[name]) for row in rows] for name in (rows[0] if rows else ()) if name != "epoch"}
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{run / 'curves.csv'}: holds other than numbers ({error}); take it away, and the newest checkpoint's curves are drawn") from error
 
 
 def _read_starts(file: Path) -> list[dict]:
@@ -110,11 +93,11 @@ def write_report(run: str | Path, out: str | Path | None = None) -> Path:
 
     Raises:
         FileNotFoundError: when there is no run.
-        ValueError: when its newest checkpoint, curves.csv or environment.json is damaged.
+        ValueError: when its newest checkpoint or environment.json is damaged.
     """
     run = Path(run)
     checkpoint = _newest_checkpoint(run)
-    curves = _read_curves(run, checkpoint)
+    curves = checkpoint.get("curves", {})
     drawn = len(curves.get("train_loss", ())) > 0
     starts = _read_starts(run / "environment.json")
     names = list(dict.fromkeys(name for start in starts for name in start))

@@ -8,7 +8,6 @@ from lfkit.visual import plot_curves
 @pytest.fixture
 def shown(monkeypatch):
     """What is displayed: (object, was it given a display id), and the figures that a picture is updated with."""
-    import IPython.display
     displayed = []
     class Handle:
         def update(self, figure):
@@ -16,7 +15,7 @@ def shown(monkeypatch):
     def display(thing, display_id=False):
         displayed.append(("picture" if display_id else "widget", thing))
         return Handle() if display_id else None
-    monkeypatch.setattr(IPython.display, "display", display)
+    monkeypatch.setattr("lfkit.inspection.display", display)
     return displayed
 
 
