@@ -55,9 +55,7 @@ def expand_scenes(paths: Sequence[str]) -> list[Path]:
             continue
         if path.is_file():
             raise ValueError(f"{path}: is neither a scene nor a data directory; name one of these")
-        found = find_scenes(path)
-        listed = (path / SCENE_LISTS[0]).exists()
-        scenes += [found[name] for name in read_scene_list(path, SCENE_LISTS[0])] if listed else found.values()
+        scenes += (read_scene_list(path, SCENE_LISTS[0]) if (path / SCENE_LISTS[0]).exists() else find_scenes(path)).values()
     scenes = list({path.resolve(): path for path in scenes}.values())  # one that is named twice counts once
     if not scenes:
         raise ValueError(f"{', '.join(paths)}: no scene, {SCENE_LISTS[0]} is empty; write the names of scenes into it, one a line")

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from lfkit.augment import (REDUCE_SHARE, SHEAR_MAX, SHEAR_SHARE, augment_colour, augment_geometry, random_shear, reduce_by,
                            shear_margin)
-from lfkit.lightfield import SCENE_LISTS, Scene, as_byte, as_float, find_scenes, load_scene, read_scene_list, training_scenes
+from lfkit.lightfield import SCENE_LISTS, Scene, as_byte, as_float, load_scene, read_scene_list, training_scenes
 from lfkit.occlusion import embed_occluders, occluder_supports, read_masks
 from lfkit.synthetic import check_procedural, synthesize
 
@@ -203,6 +203,5 @@ def validation_scenes(args: Namespace, share: slice = slice(None)) -> Iterator[t
         for k in range(1 if args.if_debug else HELD_OUT_SCENES)[share]:
             yield str(HELD_OUT + k), synthesize(HELD_OUT + k, HELD_OUT_SIZE, args.views_num, args.max_disp)
         return
-    paths = find_scenes(args.data_dir)
-    for name in read_scene_list(args.data_dir, SCENE_LISTS[args.if_debug])[share]:
-        yield name, load_scene(paths[name]).middle(args.views_num)
+    for name, path in list(read_scene_list(args.data_dir, SCENE_LISTS[args.if_debug]).items())[share]:
+        yield name, load_scene(path).middle(args.views_num)

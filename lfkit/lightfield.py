@@ -226,8 +226,8 @@ def find_scenes(data_dir: str | Path) -> dict[str, Path]:
     return scenes
 
 
-def read_scene_list(data_dir: str | Path, list_name: str) -> list[str]:
-    """The scene names in a list of the data directory, one a line; blank lines and comments, from a # that begins a line or follows a blank, are passed over.
+def read_scene_list(data_dir: str | Path, list_name: str) -> dict[str, Path]:
+    """The scenes that a list of the data directory names, one a line, and where they are; blank lines and comments, from a # that begins a line or follows a blank, are passed over.
 
     Raises:
         FileNotFoundError: when the list is not there, or names a scene that is not.
@@ -241,7 +241,7 @@ def read_scene_list(data_dir: str | Path, list_name: str) -> list[str]:
     lost = [name for name in names if name not in found]
     if lost:
         raise FileNotFoundError(f"{file} names {', '.join(lost)}, not in {data_dir}; correct the list or add the scene")
-    return names
+    return {name: found[name] for name in names}
 
 
 def _listed(file: Path) -> list[str]:
