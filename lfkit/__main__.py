@@ -203,56 +203,41 @@ def plain_name(text: str) -> str:
     return text
 
 
-def add_name_argument(command: argparse.ArgumentParser) -> None:
-    """Adds what a scene is called where it is written."""
-    command.add_argument("--name", type=plain_name, default=None, help="of the scene, in what is written; its folder's or file's by default")
-
-
-def add_picture_arguments(command: argparse.ArgumentParser) -> None:
-    """Adds what can be told of a scene that is one picture."""
-    command.add_argument("--layout", default=None, choices=LAYOUTS, help="of one picture of all views; found where not told")
-    command.add_argument("--picture_views", type=whole(3), default=None, metavar="N", help="views a side in one picture; found where not told")
-
-
-def add_scene_commands(commands) -> None:
-    """Adds the commands that send whole scenes through a network: validate, predict, export-hci."""
-    for name, what in (("validate", "print the errors on scenes with truth"), ("predict", "write the disparities of a scene"),
-                       ("export-hci", "write a submission to the HCI benchmark")):
-        command = commands.add_parser(name, help=what)
-        if name == "validate":
-            command.add_argument("--weights", nargs="+", default=[str(WEIGHTS)], metavar="FILE", help="checkpoints, after the scenes; several stand side by side; the shipped weights by default")
-        else:
-            command.add_argument("--weights", default=str(WEIGHTS), metavar="FILE", help="checkpoint; the shipped weights by default")
-        command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:0 ...")
-        command.add_argument("--test_length", type=whole_or_auto(1), default="auto", help="longest side of a crop, pixels; auto: by the memory")
-        command.add_argument("--shave", type=whole_or_auto(0), default="auto",
-                             help="pixels of a crop's inner sides not trusted; auto: the network's reach")
-        command.add_argument("--mod", type=whole(1), default=8, help="crops start at multiples of it")
-        command.add_argument("--symmetries", type=int, choices=SYMMETRIES, default=1, help="mean over so many ways to turn and mirror the light field, in as many times the time")
-        if name == "validate":
-            command.add_argument("paths", nargs="+", metavar="PATH", help="scenes, or data directories (their testing_images.txt)")
-            command.add_argument("--border", type=whole(0), default=BENCHMARK_BORDER, help="pixels left out at each side")
-            command.add_argument("--json", default=None, metavar="FILE", help="also write all scores there")
-            command.add_argument("--table", nargs="+", default=[], metavar="FILE", help="also write the table there, as the suffix says: .txt, .md, .csv, .tex")
-            command.add_argument("--errors", nargs="+", default=None, metavar="NAME", help="only these, such as mse_x100 bad_pix_inside; one table each")
-        elif name == "export-hci":
-            command.add_argument("paths", nargs="+", metavar="PATH", help="the benchmark's scenes, or folders that hold them")
-            command.add_argument("--out", required=True, metavar="DIR", help="the submission's folder")
-            continue
-        else:
-            command.add_argument("path", metavar="PATH", help="a folder of views, one picture of all views, or an .npy light field")
-            command.add_argument("--out", required=True, metavar="DIR", help="where the files go")
-            add_name_argument(command)
-        add_picture_arguments(command)
-
-
 def make_parser() -> SentenceParser:
     """The parser of the command line."""
+    named, picture, network = (SentenceParser(add_help=False) for _ in range(3))  # what several commands take
+    named.add_argument("--name", type=plain_name, default=None, help="of the scene, in what is written; its folder's or file's by default")
+    picture.add_argument("--layout", default=None, choices=LAYOUTS, help="of one picture of all views; found where not told")
+    picture.add_argument("--picture_views", type=whole(3), default=None, metavar="N", help="views a side in one picture; found where not told")
+    network.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:0 ...")
+    network.add_argument("--test_length", type=whole_or_auto(1), default="auto", help="longest side of a crop, pixels; auto: by the memory")
+    network.add_argument("--shave", type=whole_or_auto(0), default="auto", help="pixels of a crop's inner sides not trusted; auto: the network's reach")
+    network.add_argument("--mod", type=whole(1), default=8, help="crops start at multiples of it")
+    network.add_argument("--symmetries", type=int, choices=SYMMETRIES, default=1, help="mean over so many ways to turn and mirror the light field, in as many times the time")
+    weights = {"default": str(WEIGHTS), "metavar": "FILE", "help": "checkpoint; the shipped weights by default"}
+
     parser = SentenceParser(prog="lfkit", description="Sees the disparity behind occluders in light fields.", fromfile_prefix_chars="@")
     commands = parser.add_subparsers(dest="command", required=True, metavar=" | ".join(COMMANDS))
     command = commands.add_parser("train", help="train a network")
     add_training_arguments(command)
-    add_scene_commands(commands)
+
+    command = commands.add_parser("validate", help="print the errors on scenes with truth", parents=[network, picture])
+    command.add_argument("--weights", nargs="+", default=[str(WEIGHTS)], metavar="FILE", help="checkpoints, after the scenes; several stand side by side; the shipped weights by default")
+    command.add_argument("paths", nargs="+", metavar="PATH", help="scenes, or data directories (their testing_images.txt)")
+    command.add_argument("--border", type=whole(0), default=BENCHMARK_BORDER, help="pixels left out at each side")
+    command.add_argument("--json", default=None, metavar="FILE", help="also write all scores there")
+    command.add_argument("--table", nargs="+", default=[], metavar="FILE", help="also write the table there, as the suffix says: .txt, .md, .csv, .tex")
+    command.add_argument("--errors", nargs="+", default=None, metavar="NAME", help="only these, such as mse_x100 bad_pix_inside; one table each")
+
+    command = commands.add_parser("predict", help="write the disparities of a scene", parents=[network, named, picture])
+    command.add_argument("--weights", **weights)
+    command.add_argument("path", metavar="PATH", help="a folder of views, one picture of all views, or an .npy light field")
+    command.add_argument("--out", required=True, metavar="DIR", help="where the files go")
+
+    command = commands.add_parser("export-hci", help="write a submission to the HCI benchmark", parents=[network])
+    command.add_argument("--weights", **weights)
+    command.add_argument("paths", nargs="+", metavar="PATH", help="the benchmark's scenes, or folders that hold them")
+    command.add_argument("--out", required=True, metavar="DIR", help="the submission's folder")
 
     command = commands.add_parser("report", help="write one HTML page of a run")
     command.add_argument("run", metavar="RUN", help="the run's directory, under --log_dir")
@@ -263,12 +248,10 @@ def make_parser() -> SentenceParser:
     command.add_argument("--env_path", default="runs/visdom", metavar="DIR", help="where its windows are kept, and its page")
     command.add_argument("--log_dir", default="./log", metavar="DIR", help="whose runs' recordings are replayed into it")
 
-    command = commands.add_parser("convert", help="write a scene anew")
+    command = commands.add_parser("convert", help="write a scene anew", parents=[named, picture])
     command.add_argument("src", metavar="SRC", help="a folder of views, one picture of all views, or an .npy light field")
     command.add_argument("dst", metavar="DST", help="the .npy file, or the data directory, to write")
     command.add_argument("--to", default=None, choices=("npy", "note", "hci"), help="one .npy of the views, the note's layout, or HCI's; npy where DST ends in .npy")
-    add_name_argument(command)
-    add_picture_arguments(command)
 
     command = commands.add_parser("synth", help="write procedural two-layer scenes")
     command.add_argument("--out", required=True, metavar="DIR", help="data directory")

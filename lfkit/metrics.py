@@ -112,11 +112,14 @@ def compute_scores(pred, gt, border: int = BENCHMARK_BORDER, mask=None) -> dict[
 # two layers and their distributions
 
 def _levels_first(distribution, size: tuple, border: int) -> torch.Tensor:
-    """The inner part of a distribution 'd h w' as float64 '1 d h w'; ValueError when it is not of the maps' size."""
+    """The inner part of a distribution 'd h w' as float64 '1 d h w'; ValueError when it is not of the maps' size, or not finite."""
     distribution = torch.as_tensor(distribution).detach().cpu().double()
     if distribution.ndim != 3 or tuple(distribution.shape[1:]) != size:
         raise ValueError(f"the distribution has shape {tuple(distribution.shape)}, the maps {size}; pass it as 'd h w', one scene at a time")
-    return distribution[None, :, border:size[0] - border, border:size[1] - border]
+    inner = distribution[None, :, border:size[0] - border, border:size[1] - border]
+    if not torch.isfinite(inner).all():
+        raise ValueError(f"the distribution has {int((~torch.isfinite(inner)).sum())} NaN or infinite values of {inner.numel()}; look for what the network was given")
+    return inner
 
 
 def _inner(disp, border: int, mask) -> tuple[np.ndarray, np.ndarray]:

@@ -151,6 +151,8 @@ def test_as_many_pixels_are_kept_as_the_share_says(size, steps, kept):
     (lambda: compute_peaks(BOTH, np.zeros((1, 3)), np.zeros((1, 2)), 1, 1, 0), r"fg_disp and bg_disp differ in shape: \(1, 3\) and \(1, 2\)"),
     (lambda: compute_peaks(BOTH[:, :, :2], np.zeros((1, 3)), np.zeros((1, 3)), 1, 1, 0), r"the distribution has shape \(3, 1, 2\), the maps \(1, 3\)"),
     (lambda: compute_nll(BOTH, np.zeros((1, 3)), 1, 1, 0, np.zeros((1, 3))), "leaves no pixel of the map"),
+    (lambda: compute_nll(np.where(BOTH == 1, np.nan, BOTH), np.zeros((1, 3)), 1, 1, 0), "the distribution has 1 NaN or infinite values of 9"),
+    (lambda: compute_peaks(np.where(BOTH == 0.5, np.nan, BOTH), np.ones((1, 3)), np.zeros((1, 3)), 1, 1, 0), "the distribution has 3 NaN or infinite values of 9"),
     (lambda: compute_sparsification(GT, GT, np.zeros((2, 2)), 0), r"doubt has shape \(2, 2\), gt \(3, 3\)"),
 ])
 def test_bad_layers(call, sentence):
