@@ -1,22 +1,29 @@
-"""Draws what the centre view sees, what is seen through its occluder, and the truth: python scripts/figure.py SCENE OUT.png [--weights FILE]."""
+"""Draws what the centre view sees, what is seen through its occluder, and the truth.
+
+    python scripts/figure.py SCENE OUT.png [--what disparity] [--weights FILE]
+
+SCENE is one of your own, or `synthetic:SEED` for the procedural scene of that seed, which needs no data; seeds from 2147483648 on are never trained on.
+"""
 
 import argparse
 from pathlib import Path
 
 import lfkit
 from lfkit.checkpoint import WEIGHTS
+from lfkit.dataset import SYNTHETIC
 from lfkit.faults import one_sentence
 from lfkit.files import check_target
 from lfkit.see_through import see_through
 from lfkit.visual import plot_disparity, plot_see_through
 
+SIZE = 160  # side of a procedural scene, in pixels
 SUFFIXES = (".png", ".pdf", ".svg", ".jpg")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("scene")
-    parser.add_argument("out")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("scene", metavar="SCENE")
+    parser.add_argument("out", metavar="OUT")
     parser.add_argument("--weights", default=str(WEIGHTS))
     parser.add_argument("--what", default="pictures", choices=("pictures", "disparity"), help="the pictures, or the predicted and the true disparity")
     args = parser.parse_args()
@@ -24,7 +31,11 @@ def main() -> None:
     check_target(Path(args.out))
     if Path(args.out).suffix.lower() not in SUFFIXES:
         raise ValueError(f"{args.out}: a figure's file must end in {', '.join(SUFFIXES)}; name another")
-    scene, (model, _) = lfkit.load_scene(args.scene), lfkit.load_model(args.weights, device)
+    seed = args.scene.removeprefix(SYNTHETIC)
+    if seed != args.scene and not seed.isdecimal():
+        raise ValueError(f"{args.scene}: after {SYNTHETIC} comes the seed of a scene, a whole number; name another")
+    scene = lfkit.load_scene(args.scene) if seed == args.scene else lfkit.synthesize(int(seed), SIZE)
+    model, _ = lfkit.load_model(args.weights, device)
     if args.what == "disparity" and scene.bg_disp is None:
         raise ValueError(f"{args.scene}: has no true disparity of the background to draw; put it there, or leave out --what")
     both, _, depth_map = lfkit.predict_scene(scene.middle(model.views_num).lf, model, device)

@@ -125,6 +125,7 @@ def test_what_a_script_cannot_do_it_says_in_a_sentence(args, tmp_path, monkeypat
                  "figure scene.npy out.xyz": "out.xyz: a figure's file must end in .png",
                  "strip_checkpoint none.pkl out.pkl": "no checkpoint at none.pkl",
                  "strip_checkpoint small.pkl small.pkl/out.pkl": "out.pkl: can't be written, small.pkl is a file",
+                 "figure synthetic:x out.png": "synthetic:x: after synthetic: comes the seed of a scene, a whole number",
                  "figure nowhere out.png": "nowhere: no such file or directory",
                  "figure scene.npy small.pkl/out.png": "out.png: can't be written, small.pkl is a file",
                  "figure scene.npy out.png --what disparity": "scene.npy: has no true disparity of the background to draw"}
@@ -134,3 +135,18 @@ def test_what_a_script_cannot_do_it_says_in_a_sentence(args, tmp_path, monkeypat
         with pytest.raises(SystemExit, match=sentence):
             runpy.run_path(str(Path(__file__).parents[1] / "scripts" / f"{script}.py"), run_name="__main__")
     assert sorted(file.name for file in tmp_path.glob("out*")) == []
+
+
+def test_the_figure_of_a_procedural_scene_needs_no_data(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "scripts"))
+    figure, drawn = __import__("figure"), {}
+    for name in ("plot_see_through", "plot_disparity"):
+        monkeypatch.setattr(figure, name, lambda *args, name=name, draw=getattr(figure, name): drawn.setdefault(name, (args, draw(*args)))[1])
+    monkeypatch.setattr(figure, "SIZE", 48)
+    scene = lfkit.synthesize(2147484740, 48)
+    for what, name in (("pictures", "plot_see_through"), ("disparity", "plot_disparity")):
+        monkeypatch.setattr(sys, "argv", ["figure", "synthetic:2147484740", str(tmp_path / f"{what}.png"), "--what", what])
+        figure.main()
+        assert (tmp_path / f"{what}.png").stat().st_size > 10000
+        assert any(isinstance(part, np.ndarray) and np.array_equal(part, scene.centre) for part in drawn[name][0])
+    assert np.array_equal(drawn["plot_disparity"][0][1], scene.bg_disp)
