@@ -6,7 +6,7 @@
 # The first start is a new run unless the arguments hold --resume auto. RETRIES (3) more starts go on with it, but not after a start
 # that ended within a minute: a further one would end alike.
 set -uo pipefail
-trap 'exit 130' INT TERM
+trap 'kill -TERM "${child:-}" 2>/dev/null; wait; exit 130' INT TERM  # the shell would wait for a child in the foreground before it looks
 PYTHON=${PYTHON:-python}
 NPROC=${NPROC:-$("$PYTHON" -c 'import torch; print(max(1, torch.cuda.device_count()))')}
 where=(--standalone)
@@ -17,7 +17,9 @@ fi
 more=()
 for ((left = ${RETRIES:-3}; ; left--)); do
     SECONDS=0
-    "$PYTHON" -m torch.distributed.run "${where[@]}" --nproc-per-node="$NPROC" -m lfkit train "$@" "${more[@]}" && exit 0
+    "$PYTHON" -m torch.distributed.run "${where[@]}" --nproc-per-node="$NPROC" -m lfkit train "$@" "${more[@]}" &
+    child=$!
+    wait "$child" && exit 0
     status=$?
     if [ "$left" -le 0 ] || [ "$SECONDS" -lt "${MIN_SECONDS:-60}" ]; then exit "$status"; fi
     echo "run.sh: ended with status $status; going on with --resume auto" >&2

@@ -29,7 +29,7 @@ from lfkit.metrics import BENCHMARK_BORDER
 from lfkit.report import write_report
 from lfkit.rundir import write_json
 from lfkit.synthetic import synthesize
-from lfkit.tables import check_errors, check_present, check_table_files, format_comparison, format_table, model_labels, path_labels, score_layers, score_scene, write_tables
+from lfkit.tables import OF_LEVELS, check_errors, check_present, check_table_files, format_comparison, format_table, model_labels, path_labels, score_layers, score_scene, write_tables
 from lfkit.visual import disp_limits, save_disparity
 
 logger = logging.getLogger("lfkit")
@@ -84,8 +84,9 @@ def row_of(path: Path, scene: Scene, found: tuple, model, args: argparse.Namespa
     """A table's row: the errors of what `run_model` found."""
     (both, background, depth_map), seconds = found
     disp = depth_map.numpy()
-    return {**score_scene(scene, disp, args.border, read_hci_masks(path, disp.shape)),
-            **score_layers(scene, both, background, disp, model.max_disp, model.step, args.border), "seconds": seconds}
+    layers = score_layers(scene, both, background, disp, model.max_disp, model.step, args.border)
+    layers = layers if args.alike else {name: value for name, value in layers.items() if name not in OF_LEVELS}
+    return {**score_scene(scene, disp, args.border, read_hci_masks(path, disp.shape)), **layers, "seconds": seconds}
 
 
 def score(path: Path, model, args: argparse.Namespace) -> dict:
@@ -104,6 +105,9 @@ def validate(args: argparse.Namespace) -> None:
             raise ValueError(f"{args.json}: --json and --table name one file; name two")
     paths, labels = expand_scenes(args.paths), model_labels(args.weights)
     networks = [load_model(weights, args.chosen_device)[0] for weights in args.weights]
+    args.alike = len({(network.max_disp, network.step) for network in networks}) == 1
+    if not args.alike:
+        logger.warning("the models have other levels: their %s can't be compared, and are left out", ", ".join(OF_LEVELS))
     rows = [perfect_row(path, networks, args) for path in paths]  # all that is wrong shows before hours of work
     check_present(args.errors, rows)
     names = [row["scene"] for row in rows]

@@ -36,15 +36,14 @@ class SentenceParser(ArgumentParser):
 
     def convert_arg_line_to_args(self, arg_line):
         """A line of a run's args.json as a flag: `@FILE` takes them all, but for what makes a run go on with another; a line of any other file as on the command line."""
-        name, _, value = arg_line.strip().rstrip(",").partition(": ")
-        if not name.startswith('"'):
-            return [] if name in ("", "{", "}") else shlex.split(arg_line)
-        if value == "null" or name in ('"command"', '"resume"', '"model_save_dir"'):
-            return []
+        line = arg_line.lstrip("\ufeff").strip()  # Windows' editors begin a text with a mark
+        pairs = line.strip("{},")
         try:
-            return [f"--{json.loads(name)}={json.loads(value)}"]
-        except json.JSONDecodeError:
-            self.error(f"the line {arg_line.strip()} is not JSON, \"name\": value; put words in quotes")
+            if pairs.lstrip()[:1] not in ('"', ""):
+                return shlex.split(line, comments=True)
+            return [f"--{name}={value}" for name, value in json.loads(f"{{{pairs}}}").items() if value is not None and name not in ("command", "resume", "model_save_dir")]
+        except ValueError as error:
+            self.error(f"the line {line} is neither flags nor JSON, \"name\": value ({error}); correct its quotes")
 
 
 def number(low: float, high: float = float("inf"), kind: type = float, below: float = float("inf")):

@@ -71,7 +71,7 @@ def get_disp_distribution(disp, max_disp: float = MAX_DISP, step: float = STEP) 
     [0.0, 0.75, 0.25]
     """
     levels = disparity_levels(max_disp, step)
-    disp = torch.as_tensor(disp if isinstance(disp, torch.Tensor) else np.ascontiguousarray(disp))
+    disp = torch.as_tensor(disp if isinstance(disp, torch.Tensor) else np.ascontiguousarray(disp, np.float32))
     if disp.ndim != 3:
         raise ValueError(f"disp must be 'b h w': got shape {tuple(disp.shape)}; give a single map a batch axis, disp[None]")
     if torch.isnan(disp).any():

@@ -30,7 +30,7 @@ from lfkit.losses import CRITERIA, DISP_CRITERIA, WEIGHT_NAMES, training_loss
 from lfkit.metrics import compute_bad_pix, compute_mse, fitting_border
 from lfkit.model import DeoccNet, weights_init_xavier
 from lfkit.optim import PRECISIONS, make_average, make_optimizer, make_scaler, make_scheduler
-from lfkit.rundir import claim_run, describe_start, discard_run, make_run_dir, setup_logging, write_curves
+from lfkit.rundir import claim_run, describe_start, discard_run, make_run_dir, release_run, setup_logging, write_curves
 from lfkit.visual import save_validation_result
 
 logger = logging.getLogger("lfkit")
@@ -287,7 +287,8 @@ class Run:
         try:
             self.dataset, self.fresh = open_training(args, device), True
             together = args.batch_size * args.accumulate * distributed.world()
-            self.model, self.optimizer, self.scheduler = build(args, device, -(-len(self.dataset) // together))
+            weights_follow = {"start_from": None} if source else {}  # what the run once started from may be gone
+            self.model, self.optimizer, self.scheduler = build(Namespace(**vars(args) | weights_follow), device, -(-len(self.dataset) // together))
             self.scaler, self.average = make_scaler(args, device), make_average(args, self.model)
             seed_all(args.seed + distributed.rank())  # the weights are alike on all ranks, what is drawn later is not
             if source:
@@ -295,6 +296,7 @@ class Run:
         except (ValueError, OSError):
             if distributed.rank() == 0 and self.log_path.name != checkpoint.get("run_name"):
                 discard_run(self.log_path)
+            release_run(self.log_path)
             raise
         if source:
             logger.info("resumed %s at epoch %d", source, self.epoch)
@@ -303,17 +305,21 @@ class Run:
         self.net = distributed.wrap(self.model, device)
         if args.compile:
             self.net = torch.compile(self.net)
-        if distributed.rank() == 0 and not self.finished:
-            describe_start(self.log_path, args, device, self.epoch)
+        if distributed.rank() == 0:
+            write_curves(self.log_path, self.curves, self.epoch)
+            if not self.finished:
+                describe_start(self.log_path, args, device, self.epoch)
 
     def _find(self) -> tuple[Path | None, dict, list[str]]:
         """The checkpoint to go on from and what is in it, and why newer ones were passed over."""
         skipped: list[str] = []
-        source = self.args.model_save_dir
-        if source is None and self.args.resume == "auto":
+        source = self.args.model_save_dir and Path(self.args.model_save_dir)
+        if self.args.resume == "auto":
             run = f"{glob.escape(f'{self.args.model_name}_{self.args.model_msg}')}_{'[0-9]' * 8}"  # so that the run of another tag, which begins alike, is not taken for this one
-            source = find_checkpoint(self.args.log_dir, [run, *(f"{run}_{'[0-9]' * digits}" for digits in (1, 2, 3))], skipped)
-        return (Path(source), read_checkpoint(source), skipped) if source else (None, {}, skipped)
+            found = find_checkpoint(self.args.log_dir, [run, *(f"{run}_{'[0-9]' * digits}" for digits in (1, 2, 3))], skipped)
+            newer = not source or found and not (source.exists() and source.stat().st_mtime_ns >= found.stat().st_mtime_ns)
+            source = found if newer else source  # what was trained from the file that is named is newer than it
+        return (source, read_checkpoint(source), skipped) if source else (None, {}, skipped)
 
     def _open(self, source: Path | None, checkpoint: dict) -> tuple[Path, str]:
         """The directory that the checkpoint lies in when it is its run's own, else a new one; and the run's start time."""
@@ -360,8 +366,6 @@ class Run:
         states = [states] if isinstance(states, dict) else states
         if distributed.rank() < len(states):
             restore_random_states(states[distributed.rank()])
-        if distributed.rank() == 0:
-            write_curves(self.log_path, self.curves, self.epoch)
 
     def save(self, *names: str) -> None:
         """Writes checkpoints, under names in the run's directory, with all that resuming needs; one rank does."""
@@ -435,11 +439,19 @@ def fit(args: Namespace, device: torch.device | None = None) -> Iterator[dict]:
     run = Run(args, device or distributed.choose_device(args.device))
     criterion, criterion1 = DISP_CRITERIA[args.criterion](), CRITERIA[args.criterion1]()
     weights = {name: getattr(args, name) for name in WEIGHT_NAMES}
-    if run.finished:
-        logger.info("the run in %s has trained all of its %d epochs; raise --epoch to go on", run.log_path, run.epoch)
-        return
-    logger.info("training in %s on %s", run.log_path, run.device)
-    trained = {}
+    try:
+        if run.finished:
+            logger.info("the run in %s has trained all of its %d epochs; raise --epoch to go on", run.log_path, run.epoch)
+        else:
+            logger.info("training in %s on %s", run.log_path, run.device)
+            yield from _epochs(run, criterion, criterion1, weights)
+    finally:
+        release_run(run.log_path)
+
+
+def _epochs(run: Run, criterion: Callable, criterion1: Callable, weights: dict[str, float]) -> Iterator[dict]:
+    """What `fit` yields, of a run that goes on."""
+    args, trained = run.args, {}
     while trained is not None:
         try:
             if run.tested is None or run.epoch % args.val_every == 0 or run.epoch >= args.epoch:

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,7 +18,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 def check_kind(image: np.ndarray, where: str = "image") -> np.ndarray:
     """The array, or a tensor's, when it is uint8 or floats; ValueError otherwise."""
     image = np.asarray(image)
-    if image.dtype not in (np.uint8, np.float16, np.float32, np.float64):
+    if image.dtype.newbyteorder("=") not in (np.uint8, np.float16, np.float32, np.float64):
         raise ValueError(f"{where}: pixels are {image.dtype}; pass uint8 (0 to 255) or float32 ([0, 1])")
     return image
 
@@ -137,9 +138,14 @@ def read_array(path: Path) -> np.ndarray:
 
 
 def read_pixels(path: Path) -> np.ndarray:
-    """A picture's pixels as they are stored; ValueError when it is cut short."""
+    """A picture's pixels as they are stored, with the transparency of a PNG's palette or of its one transparent colour as alpha; ValueError when it is cut short, or of printing colours."""
+    told = {}
+    with suppress(Exception):  # of a kind that pillow does not know, or damaged
+        told = iio.immeta(path, plugin="pillow")
+    if told.get("mode") == "CMYK":
+        raise ValueError(f"{path}: is in the printing colours CMYK, expected RGB or grey; save it as RGB")
     try:
-        return iio.imread(path)
+        return iio.imread(path, mode="RGBA") if "transparency" in told and told["mode"] in ("P", "L", "RGB") else iio.imread(path)
     except Exception as error:  # every image plugin raises its own kind for a damaged file
         reason = "of no known kind" if "backend" in str(error) else str(error).splitlines()[0] if str(error) else type(error).__name__  # imageio names plugins to install
         raise ValueError(f"{path}: not a readable picture ({reason}); copy it again") from error
@@ -152,8 +158,6 @@ def read_image(path: Path) -> np.ndarray:
         image = ((image + np.uint32(128)) // 257).astype(np.uint8)
     if image.dtype == bool:
         image = image.astype(np.uint8) * 255
-    if image.ndim == 3 and image.shape[2] == 4 and path.suffix.lower() != ".png" and iio.immeta(path, plugin="pillow").get("mode") == "CMYK":
-        raise ValueError(f"{path}: is in the printing colours CMYK, expected RGB or grey; save it as RGB")
     if image.ndim not in (2, 3) or image.ndim == 3 and image.shape[2] > 4:
         raise ValueError(f"{path}: holds {' x '.join(map(str, image.shape))} values, expected one picture, 'h w' or 'h w c' of up to 4 channels; save each of its pages as a file")
     if image.dtype != np.uint8:

@@ -147,7 +147,7 @@ def load_scene(path: str | Path, layout: str | None = None, views_num: int | Non
     """
     path = existing(Path(path))
     if path.is_dir():
-        return Scene(path.resolve().name, **read_folder(path, truth))
+        return Scene(path.name if path.name not in ("", "..") else path.resolve().name, **read_folder(path, truth))
     if path.suffix.lower() == ".npy":
         files = {part: path.absolute().parents[1] / folder / path.name for part, folder in NOTE_PARTS.items()} if truth and path.absolute().parent.name == "LFs" else {}
         return Scene(path.stem, read_array(path), **{part: np.array(read_array(file)) for part, file in files.items() if file.exists()})
@@ -234,10 +234,10 @@ def read_scene_list(data_dir: str | Path, list_name: str) -> dict[str, Path]:
         ValueError: when it is not text in UTF-8.
     """
     file = Path(data_dir) / list_name
-    if not file.exists():
+    if Path(data_dir).is_dir() and not file.exists():
         raise FileNotFoundError(f"{file}: no such scene list; write the names of the scenes to validate into it, one a line")
-    names = _listed(file)
     found = find_scenes(data_dir)
+    names = _listed(file)
     lost = [name for name in names if name not in found]
     if lost:
         raise FileNotFoundError(f"{file} names {', '.join(lost)}, not in {data_dir}; correct the list or add the scene")

@@ -98,16 +98,15 @@ def write_report(run: str | Path, out: str | Path | None = None) -> Path:
     run = Path(run)
     checkpoint = _newest_checkpoint(run)
     curves = checkpoint.get("curves", {})
-    drawn = len(curves.get("train_loss", ())) > 0
+    length, epochs = len(curves.get("train_loss", ())), checkpoint["epoch"]
     starts = _read_starts(run / "environment.json")
     names = list(dict.fromkeys(name for start in starts for name in start))
-    sections = {"Curves": _picture(_drawn(plot_curves({name: np.asarray(values) for name, values in curves.items()}))) if drawn else "<p>No epoch is trained yet.</p>",
+    sections = {"Curves": _picture(_drawn(plot_curves(curves, epochs - length + 1))) if length else "<p>No epoch is trained yet.</p>",
                 "Validation": _validation(checkpoint.get("tested")), "Pictures": _pictures(run),
                 "Arguments": _table([], [[f"--{name}", str(value)] for name, value in sorted(checkpoint["args"].items())])}
     if starts:
         sections["Started"] = _table(["", *(f"start {k + 1}" for k in range(len(starts)))], [[name, *(start.get(name, "") for start in starts)] for name in names])
     title = html.escape(run.resolve().name)
-    epochs = len(curves.get("train_loss", ())) or checkpoint["epoch"]
     best = checkpoint.get("best_mse", float("inf"))
     told = f"{epochs} epochs trained" + (f", best MSEx100 {100 * best:.2f} px² of the background's disparity" if np.isfinite(best) else "")
     body = "".join(f"<h2>{name}</h2>{content}" for name, content in sections.items())

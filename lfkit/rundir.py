@@ -64,7 +64,7 @@ _claimed: dict[Path, object] = {}  # lock files, which stay open: a process give
 
 
 def claim_run(log_path: Path) -> None:
-    """Takes a run's directory for this process, as long as it lives; does nothing where files can't be locked.
+    """Takes a run's directory for this process, until `release_run`; does nothing where files can't be locked.
 
     Raises:
         ValueError: when another process has taken it.
@@ -83,11 +83,16 @@ def claim_run(log_path: Path) -> None:
     _claimed[path] = file
 
 
+def release_run(log_path: Path) -> None:
+    """Leaves a run's directory to other processes."""
+    if lock := _claimed.pop(log_path.resolve() / ".lock", None):
+        lock.close()
+
+
 def discard_run(log_path: Path) -> None:
     """Takes away a new run's directory with its log file: a run that never started leaves nothing."""
     close_logging()
-    if lock := _claimed.pop(log_path.resolve() / ".lock", None):
-        lock.close()
+    release_run(log_path)
     for file in (*log_path.glob("*.log"), *log_path.glob(".lock")):
         file.unlink()
     log_path.rmdir()

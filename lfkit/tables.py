@@ -80,6 +80,7 @@ BLOCKS = {"": COLUMNS, "both layers; recall and precision of the two peaks in th
           "the scenes' own masks: discontinuities, fine structures, planes, smooth surfaces": REGION_COLUMNS}
 TITLES = COLUMNS | LAYER_COLUMNS | REGION_COLUMNS
 UNITS = {"mse_x100": "px²", "bad_pix": "%", "q25": "px / 100", "seconds": "s", "nll": "nats", "peak": "%", "fg_mse_x100": "px²", "fg_bad_pix": "%"}
+OF_LEVELS = ("nll", "peak_recall", "peak_precision")  # whose pixels, or whose reach, are those of a model's levels
 LARGER_IS_BETTER = ("peak_recall", "peak_precision")
 
 
@@ -175,8 +176,8 @@ def _as_markdown(key: str, models: Sequence[str], cells: list) -> str:
 
 
 def _as_latex(key: str, models: Sequence[str], cells: list) -> str:
-    safe = lambda text: "".join(f"\\{c}" if c in "_%&#${}" else {"²": "$^2$", "\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\~{}"}.get(c, c) for c in text)
-    row = lambda words: " & ".join([safe(words[0]), *words[1:]]) + r" \\"
+    safe = lambda text: "".join(f"\\{c}" if c in "_%&#${}" else {"²": "$^2$", "|": r"\textbar{}", "<": r"\textless{}", ">": r"\textgreater{}", "\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\~{}"}.get(c, c) for c in text)
+    row = lambda words: " & ".join(["{}" * words[0].startswith(("[", "*")) + safe(words[0]), *words[1:]]) + r" \\"  # the line before would take a [ or * for its own
     head = " & ".join([safe(_describe(key)), *map(safe, models)]) + r" \\"
     body = [row(words) for words in cells]
     if len(body) > 1:

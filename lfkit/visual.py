@@ -276,14 +276,15 @@ def plot_stages(model: DeoccNet, lf: np.ndarray, pixel: tuple[int, int], fg_disp
     return fig
 
 
-def plot_curves(curves: dict[str, list]) -> Figure:
+def plot_curves(curves: dict[str, list], first: int = 1) -> Figure:
     """Training loss, and the MSE x 100 of training and validation, over epochs.
 
     Args:
         curves: train_loss, train_metric and test_metric, one value an epoch; metrics in squared pixels. A value that repeats the one before has no mark.
+        first: number of the first of these epochs, counted from 1.
     """
     fig, axes = _panels(2, widths=[1.6, 1.6])
-    epochs = np.arange(1, len(curves["train_loss"]) + 1)
+    epochs = first + np.arange(len(curves["train_loss"]))
     axes[0].plot(epochs, curves["train_loss"], "o-", markersize=3, color="#0072B2")
     axes[0].set(title="training loss", xlabel="epoch", ylabel="loss")
     for name, label, style in (("train_metric", "training crops", "o-"), ("test_metric", "validation scenes, before the epoch", "s--")):
@@ -306,7 +307,7 @@ class LiveCurves:
     def __call__(self, report: dict) -> None:
         """Draws the curves of a report of `fit`."""
         from IPython.display import display  # a notebook has it; the command line does without
-        fig = plot_curves(report["curves"])
+        fig = plot_curves(report["curves"], report["epoch"] - len(report["curves"]["train_loss"]) + 1)
         if self.handle is None:
             self.handle = display(fig, display_id=True)
         else:

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+import time
 from pathlib import Path
 
 import numpy as np
@@ -282,3 +283,18 @@ def test_run_sh_goes_on_after_a_crash(tmp_path, failures, environment, calls, st
     assert done.returncode == status and len(lines) == calls
     assert lines[0] == "-m torch.distributed.run --standalone --nproc-per-node=3 -m lfkit train --data_dir a b"
     assert all(line == lines[0] + " --resume auto" for line in lines[1:])
+
+
+def test_run_sh_ends_when_it_is_told_to(tmp_path):
+    """And what it started with it."""
+    stub = tmp_path / "python"
+    stub.write_text(f"#!/usr/bin/env bash\necho $$ > {tmp_path / 'pid.tmp'}; mv {tmp_path / 'pid.tmp'} {tmp_path / 'pid'}\nexec sleep 60\n")
+    stub.chmod(0o755)
+    started = time.monotonic()
+    script = subprocess.Popen([Path(__file__).parents[1] / "run.sh"], env=os.environ | {"PYTHON": str(stub), "NPROC": "1"})
+    while not (tmp_path / "pid").exists() and time.monotonic() < started + 20:
+        time.sleep(0.05)
+    script.terminate()
+    assert script.wait(20) == 130 and time.monotonic() < started + 40
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)

@@ -1,5 +1,6 @@
 import json
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from torch import nn
 import lfkit
 from lfkit.rundir import make_run_dir, setup_logging
 from lfkit.losses import WEIGHT_NAMES
+from lfkit.visual import plot_curves
 
 CPU = torch.device("cpu")
 WEIGHTS = dict.fromkeys(WEIGHT_NAMES, 1.0)
@@ -278,6 +280,46 @@ def test_resuming_a_file_keeps_the_runs_own_device_and_directory(args):
     args.model_save_dir, args.epoch = str(last["log_path"] / "model_best.pkl"), 5
     report = list(lfkit.fit(args))[-1]
     assert report["log_path"] == last["log_path"] and report["epoch"] == 5
+    args.resume, args.epoch = "auto", 6  # with both, as run.sh has it after a crash: what was trained from the file, not the file once more
+    assert [r["epoch"] for r in lfkit.fit(args)] == [6, 6]
+    args.model_save_dir, args.epoch = shutil.copy(last["log_path"] / "model_state" / "model_3.pkl", args.log_dir), 4  # newer than all
+    assert [r["epoch"] for r in lfkit.fit(args)] == [4, 4]
+
+
+def test_a_run_goes_on_without_what_it_started_from(args, tmp_path):
+    start = shutil.copy(next(lfkit.fit(args))["log_path"] / "model_state" / "model_last.pkl", tmp_path / "start.pkl")
+    args.start_from, args.log_dir, args.epoch = str(start), str(tmp_path / "second"), 1
+    list(lfkit.fit(args))
+    start.unlink()
+    args.resume, args.epoch = "auto", 2
+    assert [r["epoch"] for r in lfkit.fit(args)] == [2, 2]
+    args.resume = ""
+    with pytest.raises(FileNotFoundError, match="no checkpoint at .*start.pkl"):
+        next(lfkit.fit(args))
+
+
+def test_a_run_is_left_to_other_processes_when_it_ends(args):
+    args.epoch = 1
+    take = "import sys; from pathlib import Path; from lfkit.rundir import claim_run; claim_run(Path(sys.argv[1]))"
+    other = lambda path: subprocess.run([sys.executable, "-c", take, str(path)], capture_output=True, text=True, check=False)
+    reports = lfkit.fit(args)
+    run = next(reports)["log_path"]
+    assert "another process is training in it" in other(run).stderr
+    reports.close()  # as a loop that is left does
+    assert other(run).returncode == 0
+    args.resume = "auto"
+    assert list(lfkit.fit(args))[-1]["log_path"] == run and other(run).returncode == 0
+
+
+def test_a_run_that_has_just_begun_has_curves_without_an_epoch(args, monkeypatch):
+    def interrupted(*_args, **_options):
+        raise KeyboardInterrupt
+    monkeypatch.setattr("lfkit.engine.train_epoch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        next(lfkit.fit(args))
+    run = lfkit.best_checkpoint(args.log_dir).parent
+    curves = {name: np.load(run / f"{name}.npy") for name in ("train_loss", "train_metric", "test_metric")}
+    assert all(curve.shape == (0,) for curve in curves.values()) and plot_curves(curves).axes[0].lines[0].get_xdata().size == 0
 
 
 def test_weights_that_nothing_can_go_on_from_leave_no_run_behind(args):

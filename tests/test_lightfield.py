@@ -332,6 +332,21 @@ def test_views_of_a_larger_grid_are_not_left_beside_a_smaller_one(tmp_path):
         lfkit.save_scene(Scene("s", np.zeros((3, 3, 8, 8, 3), np.uint8)), tmp_path, "hci")
 
 
+def test_a_link_to_a_scene_names_it(small, tmp_path, monkeypatch):
+    lfkit.save_scene(Scene("views", small.lf), tmp_path / "archive", "hci")
+    (tmp_path / "fence").symlink_to(tmp_path / "archive" / "views")
+    monkeypatch.chdir(tmp_path / "archive" / "views")
+    assert [lfkit.load_scene(path).name for path in (tmp_path / "fence", tmp_path / "fence/", ".", "../views")] == ["fence", "fence", "views", "views"]
+
+
+def test_big_endian_maps_and_views_are_read(small, tmp_path):
+    lf = np.clip(small.lf.astype(np.float32) / 255, 0, 1)
+    np.save(tmp_path / "big.npy", lf.astype(">f4"))
+    scene = lfkit.load_scene(tmp_path / "big.npy")
+    assert np.array_equal(lfkit.lightfield.as_float(scene.lf), lf) and np.array_equal(lfkit.lightfield.as_byte(scene.lf), small.lf)
+    assert lfkit.get_disp_distribution(np.full((1, 1, 1), 0.25, ">f4"))[0, :, 0, 0].tolist()[4:6] == [0.75, 0.25]
+
+
 def test_both_layers_disparities_tell_where_the_mask_is(small):
     derived = Scene(small.name, small.lf, small.bg_disp, small.fg_disp).mask
     assert derived.dtype == bool and np.array_equal(derived, small.fg_disp > small.bg_disp) and 0 < derived.mean() < 1

@@ -465,3 +465,22 @@ def test_help_says_defaults_where_there_are_some(capsys):
         main(["validate", "--help"])
     told = " ".join(capsys.readouterr().out.split())
     assert "the shipped weights by default" in told and "deoccnet.pkl" not in told and "(default: )" not in told and "None" not in told and "(default: 15)" in told
+
+
+def test_what_hangs_on_a_models_levels_is_not_compared_between_others(data_dir, tmp_path, capsys, caplog):
+    """A likelihood over the few pixels within one's levels is no better than one over all pixels."""
+    scene = sorted((data_dir / "LFs").glob("*.npy"))[0]
+    files = []
+    for max_disp, step in ((4, 1), (1, 0.5)):
+        model, args = lfkit.DeoccNet(4, 3, max_disp, step), lfkit.get_parser(["--channels", "4", "--views_num", "3", "--max_disp", str(max_disp), "--step", str(step)])
+        optimizer = torch.optim.Adam(model.parameters())
+        files.append(str(tmp_path / f"levels_{max_disp}.pkl"))
+        lfkit.save_checkpoint(args, 0, model, optimizer, torch.optim.lr_scheduler.StepLR(optimizer, 1), files[-1])
+    argv = ["validate", str(scene), "--border", "4", "--device", "cpu"]
+    assert main([*argv, "--weights", files[0], "--json", str(tmp_path / "one.json")]) == 0 and "nll" in json.loads((tmp_path / "one.json").read_text())["scenes"][0]
+    assert main([*argv, "--weights", *files, "--json", str(tmp_path / "two.json")]) == 0
+    assert "the models have other levels: their nll, peak_recall, peak_precision can't be compared, and are left out" in caplog.text
+    rows = [model["scenes"][0] for model in json.loads((tmp_path / "two.json").read_text())]
+    assert all("mse_x100" in row and "ause" in row and not {"nll", "peak_recall", "peak_precision"} & set(row) for row in rows)
+    capsys.readouterr()
+    assert main([*argv, "--weights", *files, "--errors", "nll"]) == 2 and "no scene has nll" in capsys.readouterr().err

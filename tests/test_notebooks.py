@@ -32,7 +32,8 @@ def own(tmp_path_factory):
 
 def test_they_take_scenes_of_ones_own(own, tmp_path, monkeypatch):
     monkeypatch.setenv("LFKIT_DATA_DIR", str(own))
-    monkeypatch.setenv("LFKIT_RUN_DIR", str(tmp_path / "run"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("LFKIT_RUN_DIR", "~/run")
     monkeypatch.setenv("LFKIT_PROFILE", "ci")
     monkeypatch.delenv("MPLBACKEND", raising=False)
     printed = {}

@@ -4,6 +4,7 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import lfkit
 from lfkit import occlusion
@@ -181,6 +182,25 @@ def test_coverage_is_alpha_or_grey(tmp_path):
     (tmp_path / "notes.txt").write_text("not a picture")
     masks = read_masks(tmp_path)
     assert len(masks) == 5 and all(np.allclose(mask, ramp / 255, atol=1e-6) and mask.dtype == torch.float32 for mask in masks)
+
+
+def test_a_palettes_or_a_colours_transparency_is_alpha(tmp_path):
+    """As pngquant and "save for web" write it; in each the occluder is dark on a clear, bright ground."""
+    shape = np.zeros((20, 24), bool)
+    shape[5:12, 3:20] = True
+    cut = np.full((20, 24, 4), (200, 220, 200, 0), np.uint8)
+    cut[shape] = (60, 40, 20, 255)
+    Image.fromarray(cut).save(tmp_path / "a.png")
+    Image.fromarray(cut).quantize(16).save(tmp_path / "b.png")
+    palette = Image.fromarray(shape.astype(np.uint8), "P")
+    palette.putpalette([255, 255, 255, 60, 40, 20])
+    palette.save(tmp_path / "c.png", transparency=0)
+    Image.fromarray(np.where(shape, 90, 250).astype(np.uint8)).save(tmp_path / "d.png", transparency=250)
+    Image.fromarray(cut[..., :3]).save(tmp_path / "e.png", transparency=(200, 220, 200))
+    assert all(np.array_equal(mask.numpy(), shape) for mask in read_masks(tmp_path))
+    Image.fromarray(cut[..., :3]).convert("CMYK").save(tmp_path / "f.jpg")
+    with pytest.raises(ValueError, match="f.jpg: is in the printing colours CMYK, expected RGB or grey"):
+        read_masks(tmp_path)
 
 
 def test_booleans_that_were_saved_as_bytes_are_coverage(tmp_path):

@@ -11,6 +11,7 @@ import pytest
 
 import lfkit
 from lfkit.report import write_report
+from lfkit.visual import plot_curves
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +68,15 @@ def test_one_page_with_everything_in_it(run, tmp_path):
 def test_arguments_are_shown_to_the_last_digit(run, tmp_path):
     words = read(write_report(run["log_path"], tmp_path / "page.html")).words
     assert words[words.index("--lr") + 1] == "0.0001" and words[words.index("--gamma") + 1] == "0.1"
+
+
+def test_epochs_are_counted_from_the_first(data_dir, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("lfkit.report.plot_curves", lambda curves, first: drawn.append((len(curves["train_loss"]), first)) or plot_curves(curves, first))
+    argv = ["--data_dir", str(data_dir), "--log_dir", str(tmp_path), "--patch_size", "24", "--channels", "4", "--views_num", "3", "--current_iter", "10", "--epoch", "12", "--device", "cpu"]
+    *_, last = lfkit.fit(lfkit.get_parser(argv))
+    assert "12 epochs trained" in " ".join(read(write_report(last["log_path"])).words) and drawn == [(2, 11)]
+    assert plot_curves(last["curves"], 11).axes[0].lines[0].get_xdata().tolist() == [11, 12]
 
 
 def test_starts_of_the_runs_directory(run, tmp_path):

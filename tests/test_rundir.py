@@ -74,5 +74,15 @@ def test_a_file_of_flags_is_read_as_the_command_line_is(tmp_path):
     with pytest.raises(ValueError, match="unrecognized arguments: no flag at all"):
         lfkit.get_parser([f"@{tmp_path / 'junk.txt'}"])
     (tmp_path / "typo.json").write_text('{\n "lr": abc,\n "seed": 7\n}\n')
-    with pytest.raises(ValueError, match='the line "lr": abc, is not JSON, "name": value; put words in quotes'):
+    with pytest.raises(ValueError, match='the line "lr": abc, is neither flags nor JSON, "name": value .*; correct its quotes'):
         lfkit.get_parser([f"@{tmp_path / 'typo.json'}"])
+    (tmp_path / "quote.txt").write_text("--model_msg 'two words\n")
+    with pytest.raises(ValueError, match="the line --model_msg 'two words is neither flags nor JSON.*No closing quotation.*correct its quotes"):
+        lfkit.get_parser([f"@{tmp_path / 'quote.txt'}"])
+
+
+@pytest.mark.parametrize("text", ['{"lr": 0.5, "command": "train", "seed": 7, "mask_dir": null}', '\ufeff{\n"lr": 0.5,\n"seed": 7\n}\n', "# mine\n--lr 0.5  # fast\n--seed 7\n", '{\n "lr": 0.5,\n "seed": 7}'])
+def test_files_of_flags_that_editors_and_scripts_write(tmp_path, text):
+    (tmp_path / "flags").write_text(text, encoding="utf-8")
+    args = lfkit.get_parser([f"@{tmp_path / 'flags'}"])
+    assert (args.lr, args.seed, args.mask_dir) == (0.5, 7, None)

@@ -427,3 +427,9 @@ def test_gloss_is_wide_and_a_spot_is_small():
     wide = [spot for spot in spots if spot[3] > 0.17 * 100 + 0.01]
     assert len(spots) / 600 == pytest.approx(0.35, abs=0.06) and 0.35 < len(wide) / len(spots) < 0.65
     assert max(spot[0] for spot in spots) < 0.6 and min(spot[0] for spot in wide) < 0.1 < max(spot[3] for spot in wide) / 100
+
+
+@pytest.mark.parametrize("noise", [-0.1, float("nan"), float("inf")])
+def test_noise_is_a_number_from_0(noise):
+    with pytest.raises(ValueError, match="noise must be a number from 0: got"):
+        lfkit.synthesize(3, 16, noise=noise)

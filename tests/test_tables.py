@@ -47,6 +47,9 @@ def test_markdown_and_latex_in_bold():
 def test_a_name_is_no_latex():
     rows = [{"scene": r"a^b~c{d}$e\f", "bad_pix": 1.0}]
     assert r"a\^{}b\~{}c\{d\}\$e\textbackslash{}f & 1.00" in format_comparison({"m": rows}, style="latex")
+    table = format_comparison({"m": [{"scene": name, "bad_pix": 1.0} for name in ("a<b>|", "[1] fence", "*star")]}, style="latex").splitlines()
+    assert r"a\textless{}b\textgreater{}\textbar{} & 1.00 \\" in table
+    assert r"{}[1] fence & 1.00 \\" in table and r"{}*star & 1.00 \\" in table  # after \\ a [ would be a length, a * a mark
 
 
 def test_a_name_is_no_end_of_a_markdown_cell():
