@@ -111,7 +111,8 @@ def restore(checkpoint: dict, path: str | Path, model: nn.Module, optimizer=None
         raise ValueError(f"{path}: was trained with {told(changed)}, not {told({name: getattr(model, name) for name in changed})}; use the same flags, or start a new run with --start_from")
     if optimizer is not None and not checkpoint["optimizer_state_dict"]:
         raise ValueError(f"{path}: holds weights without the optimizer's state, so that no run can go on from it; start a new one with --start_from")
-    if optimizer is not None and len(optimizer.param_groups) != len(checkpoint["optimizer_state_dict"]["param_groups"]):
+    kinds = lambda groups: [{"betas", "momentum"} & group.keys() for group in groups]  # by which Adam, SGD and Muon differ
+    if optimizer is not None and kinds(optimizer.param_groups) != kinds(checkpoint["optimizer_state_dict"]["param_groups"]):
         raise ValueError(f"{path}: was trained by another optimizer; use its --optimizer {checkpoint['args'].get('optimizer', 'adam')}")
     numbers = lambda groups: [len(group["params"]) for group in groups]
     if optimizer is not None and numbers(optimizer.param_groups) != numbers(checkpoint["optimizer_state_dict"]["param_groups"]):

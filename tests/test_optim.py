@@ -201,3 +201,8 @@ def test_muon_goes_on_as_if_never_stopped(args, tmp_path):
     args.optimizer = "adam"
     with pytest.raises(ValueError, match="model.pkl: was trained by another optimizer; use its --optimizer muon"):
         lfkit.load_checkpoint(tmp_path / "model.pkl", *lfkit.build(args, CPU))
+    model, adam, scheduler = lfkit.build(args, CPU)
+    lfkit.save_checkpoint(args, 1, model, adam, scheduler, tmp_path / "model.pkl")
+    sgd = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)  # one group as Adam's, of another kind
+    with pytest.raises(ValueError, match="was trained by another optimizer; use its --optimizer adam"):
+        lfkit.load_checkpoint(tmp_path / "model.pkl", model, sgd)
