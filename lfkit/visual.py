@@ -307,7 +307,8 @@ class LiveCurves:
     def __call__(self, report: dict) -> None:
         """Draws the curves of a report of `fit`."""
         from IPython.display import display  # a notebook has it; the command line does without
-        fig = plot_curves(report["curves"], report["epoch"] - len(report["curves"]["train_loss"]) + 1)
+        length = len(report["curves"]["train_loss"])
+        fig = plot_curves(report["curves"], report.get("epoch", length) - length + 1)
         if self.handle is None:
             self.handle = display(fig, display_id=True)
         else:

@@ -280,6 +280,7 @@ def test_resuming_a_file_keeps_the_runs_own_device_and_directory(args):
     args.model_save_dir, args.epoch = str(last["log_path"] / "model_best.pkl"), 5
     report = list(lfkit.fit(args))[-1]
     assert report["log_path"] == last["log_path"] and report["epoch"] == 5
+    args.model_save_dir = str(last["log_path"] / "model_state" / "model_3.pkl")
     args.resume, args.epoch = "auto", 6  # with both, as run.sh has it after a crash: what was trained from the file, not the file once more
     assert [r["epoch"] for r in lfkit.fit(args)] == [6, 6]
     args.model_save_dir, args.epoch = shutil.copy(last["log_path"] / "model_state" / "model_3.pkl", args.log_dir), 4  # newer than all

@@ -71,6 +71,9 @@ def test_middle_views(small):
     assert np.array_equal(scene.middle(3).lf, scene.lf[1:4, 1:4]) and np.array_equal(scene.middle(3).centre, scene.centre)
     with pytest.raises(ValueError, match="has 3 x 3 views; the middle 9 x 9 were asked for: use --views_num 3"):
         small.middle(9)
+    for number in (1, 2, 4):
+        with pytest.raises(ValueError, match=f"the middle {number} x {number} were asked for"):
+            scene.middle(number)
 
 
 def test_lists_and_directories(data_dir, tmp_path):

@@ -74,7 +74,7 @@ def test_live_curves_redraw_in_place(monkeypatch):
     shown = []
     class Handle:
         def update(self, fig):
-            shown.append(("update", len(fig.axes[0].lines[0].get_ydata())))
+            shown.append(("update", list(fig.axes[0].lines[0].get_xdata())))
     def display(fig, display_id):
         shown.append(("display", display_id))
         return Handle()
@@ -82,7 +82,8 @@ def test_live_curves_redraw_in_place(monkeypatch):
     live = LiveCurves()
     for _ in range(3):
         live({"curves": CURVES})
-    assert shown == [("display", True), ("update", 2), ("update", 2)]
+    live({"curves": CURVES, "epoch": 12})  # of a run that began at its tenth
+    assert shown == [("display", True), ("update", [1, 2]), ("update", [1, 2]), ("update", [11, 12])]
 
 
 def test_limits_are_never_empty(tmp_path):
