@@ -3,7 +3,7 @@
 import json
 import shlex
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from lfkit.disparity import MAX_DISP, STEP, disparity_levels
@@ -69,82 +69,98 @@ def whole_or_auto(low: int):
     return parse
 
 
-def add_training_arguments(parser: ArgumentParser) -> None:
-    """Adds every training flag with its default."""
-    data = parser.add_argument_group("data")
-    data.add_argument("--data_dir", default="./Dataset/", help="data directory: LFs/<scene>.npy ..., or a folder for each scene; "
-                      "synthetic: for procedural scenes without end, never written to disk")
-    data.add_argument("--synthetic_scenes", type=whole(1), default=256, help="scenes an epoch of `--data_dir synthetic:`")
-    data.add_argument("--patch_size", type=whole(2), default=64, help="side of a training crop, in pixels")
-    data.add_argument("--batch_size", type=whole(1), default=1, help="crops a step")
-    data.add_argument("--crops_per_scene", type=whole(1), default=1, help="crops of each scene an epoch")
-    data.add_argument("--dataset_per_epoch", type=int, choices=(0, 1), default=0,
-                      help="1 reads the scenes anew each epoch (less memory, new scenes are found), 0 once")
-    data.add_argument("--embed", type=share, default=1.0, metavar="P",
-                      help="share of the crops of a clean scene (without fg_disp) that get occluders put before them")
-    data.add_argument("--mask_dir", default=None, metavar="DIR", help="folder of alpha images, all of one size, that these occluders are cut from; drawn without it")
-    data.add_argument("--num_workers", type=whole(0), default=0, help="loader processes; 0 is fastest on few cores and small data")
+def _data_flags(add: Callable) -> None:
+    """What the crops are cut from."""
+    add("--data_dir", default="./Dataset/", help="data directory: LFs/<scene>.npy ..., or a folder for each scene; "
+        "synthetic: for procedural scenes without end, never written to disk")
+    add("--synthetic_scenes", type=whole(1), default=256, help="scenes an epoch of `--data_dir synthetic:`")
+    add("--patch_size", type=whole(2), default=64, help="side of a training crop, in pixels")
+    add("--batch_size", type=whole(1), default=1, help="crops a step")
+    add("--crops_per_scene", type=whole(1), default=1, help="crops of each scene an epoch")
+    add("--dataset_per_epoch", type=int, choices=(0, 1), default=0,
+        help="1 reads the scenes anew each epoch (less memory, new scenes are found), 0 once")
+    add("--embed", type=share, default=1.0, metavar="P",
+        help="share of the crops of a clean scene (without fg_disp) that get occluders put before them")
+    add("--mask_dir", default=None, metavar="DIR", help="folder of alpha images, all of one size, that these occluders are cut from; drawn without it")
+    add("--num_workers", type=whole(0), default=0, help="loader processes; 0 is fastest on few cores and small data")
 
-    model = parser.add_argument_group("model")
-    model.add_argument("--model_name", default="DeoccNet", help="names the run")
-    model.add_argument("--model_msg", default="NoTagModel", help="tags the run")
-    model.add_argument("--start_from", default=None, metavar="FILE", help="checkpoint whose weights a new run starts from, such as the shipped ones")
-    model.add_argument("--train_only", default="", metavar="PARTS", help="parts of the network that learn, such as second_look,closer_look; all others keep their weights")
-    model.add_argument("--model_save_dir", default=None, metavar="FILE", help="checkpoint to go on from")
-    model.add_argument("--resume", default="", choices=("", "auto"), help="auto goes on from the newest whole checkpoint of this model_name and model_msg under log_dir")
-    model.add_argument("--channels", type=whole(4), default=32, help="width of the network")
-    model.add_argument("--views_num", type=int, default=9, help="views a side, odd; the middle ones of a larger grid")
-    model.add_argument("--max_disp", type=float, default=MAX_DISP, help="largest disparity level, in pixels per view step")
-    model.add_argument("--step", type=float, default=STEP, help="distance of two disparity levels, in pixels per view step")
 
-    train = parser.add_argument_group("train")
-    train.add_argument("--device", default="auto", help="auto (the freest CUDA device, else the CPU), cpu, cuda, cuda:0 ...")
-    train.add_argument("--epoch", type=whole(0), default=10000, help="epochs in total")
-    train.add_argument("--current_iter", type=whole(0), default=0, help="number of the first epoch, where no checkpoint says it")
-    train.add_argument("--optimizer", default="adam", choices=OPTIMIZERS, help="Adam, or Muon for the kernels and Adam for the rest")
-    train.add_argument("--lr", type=number(0), default=1e-4, help="initial learning rate")
-    train.add_argument("--decay_step", type=whole(1), default=200, help="the rate is multiplied by gamma after so many decay units")
-    train.add_argument("--decay_unit", default="epoch", choices=("epoch", "batch"), help="what decay_step counts")
-    train.add_argument("--gamma", type=number(0), default=0.1, help="factor of the decay")
-    train.add_argument("--schedule", default="step", choices=("step", "cosine"),
-                       help="how the rate falls: by gamma, or along a cosine to 0 at the last epoch")
-    train.add_argument("--warm_up", type=whole(0), default=0, help="decay units over which the rate first rises to lr")
-    train.add_argument("--criterion", default="l1", choices=tuple(DISP_CRITERIA), help="loss on the disparity: L1, its logarithm, for which gross errors count less, or L1 and Huber's, which leaves unsure outlines between two surfaces")
-    train.add_argument("--criterion1", default="l1", choices=tuple(CRITERIA), help="loss on the distributions: L1 or cross-entropy")
+def _model_flags(add: Callable) -> None:
+    """The network's sizes, the run's name, and where it starts or goes on from."""
+    add("--model_name", default="DeoccNet", help="names the run")
+    add("--model_msg", default="NoTagModel", help="tags the run")
+    add("--start_from", default=None, metavar="FILE", help="checkpoint whose weights a new run starts from, such as the shipped ones")
+    add("--train_only", default="", metavar="PARTS", help="parts of the network that learn, such as second_look,closer_look; all others keep their weights")
+    add("--model_save_dir", default=None, metavar="FILE", help="checkpoint to go on from")
+    add("--resume", default="", choices=("", "auto"), help="auto goes on from the newest whole checkpoint of this model_name and model_msg under log_dir")
+    add("--channels", type=whole(4), default=32, help="width of the network")
+    add("--views_num", type=int, default=9, help="views a side, odd; the middle ones of a larger grid")
+    add("--max_disp", type=float, default=MAX_DISP, help="largest disparity level, in pixels per view step")
+    add("--step", type=float, default=STEP, help="distance of two disparity levels, in pixels per view step")
+
+
+def _loop_flags(add: Callable) -> None:
+    """The device, the length of the training, the rate and the losses."""
+    add("--device", default="auto", help="auto (the freest CUDA device, else the CPU), cpu, cuda, cuda:0 ...")
+    add("--epoch", type=whole(0), default=10000, help="epochs in total")
+    add("--current_iter", type=whole(0), default=0, help="number of the first epoch, where no checkpoint says it")
+    add("--optimizer", default="adam", choices=OPTIMIZERS, help="Adam, or Muon for the kernels and Adam for the rest")
+    add("--lr", type=number(0), default=1e-4, help="initial learning rate")
+    add("--decay_step", type=whole(1), default=200, help="the rate is multiplied by gamma after so many decay units")
+    add("--decay_unit", default="epoch", choices=("epoch", "batch"), help="what decay_step counts")
+    add("--gamma", type=number(0), default=0.1, help="factor of the decay")
+    add("--schedule", default="step", choices=("step", "cosine"),
+        help="how the rate falls: by gamma, or along a cosine to 0 at the last epoch")
+    add("--warm_up", type=whole(0), default=0, help="decay units over which the rate first rises to lr")
+    add("--criterion", default="l1", choices=tuple(DISP_CRITERIA), help="loss on the disparity: L1, its logarithm, for which gross errors count less, or L1 and Huber's, which leaves unsure outlines between two surfaces")
+    add("--criterion1", default="l1", choices=tuple(CRITERIA), help="loss on the distributions: L1 or cross-entropy")
     for name, what in zip(WEIGHT_NAMES, ("two-peaked distribution", "background's distribution", "background's disparity")):
-        train.add_argument(f"--{name}", type=number(0), default=1.0, help=f"weight of the loss on the {what}")
-    train.add_argument("--hidden_weight", type=number(0), default=0.0, help="how much of each loss over the hidden pixels alone is added to it; these are the hidden pixels of a batch, so that its size has a say")
-    train.add_argument("--jolt", type=share, default=0.0, help="in this share of the crops the estimates are moved a little before the closer looks, which learn to mend that")
-    train.add_argument("--seed", type=whole(0, 2**62), default=0, help="seeds initialisation, shuffling, crops and augmentation")
+        add(f"--{name}", type=number(0), default=1.0, help=f"weight of the loss on the {what}")
+    add("--hidden_weight", type=number(0), default=0.0, help="how much of each loss over the hidden pixels alone is added to it; these are the hidden pixels of a batch, so that its size has a say")
+    add("--jolt", type=share, default=0.0, help="in this share of the crops the estimates are moved a little before the closer looks, which learn to mend that")
+    add("--seed", type=whole(0, 2**62), default=0, help="seeds initialisation, shuffling, crops and augmentation")
 
-    knobs = parser.add_argument_group("speed and steadiness")
-    knobs.add_argument("--precision", default="float32", choices=tuple(PRECISIONS),
-                       help="of the network's arithmetic while training; losses and weights stay float32")
-    knobs.add_argument("--channels_last", type=int, choices=(0, 1), default=0, help="1 keeps the kernels' channels together in memory")
-    knobs.add_argument("--compile", type=int, choices=(0, 1), default=0, help="1 compiles the network for training; the first step takes minutes")
-    knobs.add_argument("--fused", type=int, choices=(0, 1), default=0, help="1 takes Adam's step in one kernel")
-    knobs.add_argument("--pin_memory", type=int, choices=(0, 1), default=1,
-                       help="1 copies batches to a CUDA device from memory that is not paged, without waiting")
-    knobs.add_argument("--accumulate", type=whole(1), default=1,
-                       help="batches a step: the gradient of a batch so many times as large, in the memory of one")
-    knobs.add_argument("--clip", type=number(0), default=0.0, help="longest gradient, as the norm over all parameters; 0 for no limit")
-    knobs.add_argument("--average", type=number(0, below=1), default=0.0, metavar="DECAY",
-                       help="above 0: validate, and save beside the weights, their moving average, of which each step keeps so much (0.999, say)")
 
-    test = parser.add_argument_group("validation")
-    test.add_argument("--if_debug", type=int, choices=(0, 1), default=1, help="1 validates debug_testing_images.txt, 0 testing_images.txt")
-    test.add_argument("--val_every", type=whole(1), default=10, help="epochs between two validations")
-    test.add_argument("--save_image_every", type=whole(1), default=50, help="epochs between two validations whose pictures are kept; the last one's are too")
-    test.add_argument("--test_length", type=whole_or_auto(1), default=96, help="longest side of a validation crop, pixels; auto: by the memory")
-    test.add_argument("--shave", type=whole_or_auto(0), default=16, help="pixels of a crop's inner sides not trusted; auto: the network's reach")
-    test.add_argument("--mod", type=whole(1), default=8, help="crops start at multiples of it")
+def _knobs(add: Callable) -> None:
+    """What makes training faster or steadier."""
+    add("--precision", default="float32", choices=tuple(PRECISIONS),
+        help="of the network's arithmetic while training; losses and weights stay float32")
+    add("--channels_last", type=int, choices=(0, 1), default=0, help="1 keeps the kernels' channels together in memory")
+    add("--compile", type=int, choices=(0, 1), default=0, help="1 compiles the network for training; the first step takes minutes")
+    add("--fused", type=int, choices=(0, 1), default=0, help="1 takes Adam's step in one kernel")
+    add("--pin_memory", type=int, choices=(0, 1), default=1,
+        help="1 copies batches to a CUDA device from memory that is not paged, without waiting")
+    add("--accumulate", type=whole(1), default=1,
+        help="batches a step: the gradient of a batch so many times as large, in the memory of one")
+    add("--clip", type=number(0), default=0.0, help="longest gradient, as the norm over all parameters; 0 for no limit")
+    add("--average", type=number(0, below=1), default=0.0, metavar="DECAY",
+        help="above 0: validate, and save beside the weights, their moving average, of which each step keeps so much (0.999, say)")
 
-    log = parser.add_argument_group("log")
-    log.add_argument("--log_dir", default="./log", help="where runs are written")
-    log.add_argument("--keep", type=whole(0), default=5, help="numbered checkpoints that stay, the newest, beside the best and the last; 0 for all")
-    log.add_argument("--if_visdom", type=int, choices=(0, 1), default=0, help="1 draws the curves in visdom")
-    log.add_argument("--visdom_server", default="http://localhost", help="address of the visdom server")
-    log.add_argument("--visdom_port", type=whole(1, 65535), default=9878, help="its port")
+
+def _validation_flags(add: Callable) -> None:
+    """What is validated, when, and in what crops."""
+    add("--if_debug", type=int, choices=(0, 1), default=1, help="1 validates debug_testing_images.txt, 0 testing_images.txt")
+    add("--val_every", type=whole(1), default=10, help="epochs between two validations")
+    add("--save_image_every", type=whole(1), default=50, help="epochs between two validations whose pictures are kept; the last one's are too")
+    add("--test_length", type=whole_or_auto(1), default=96, help="longest side of a validation crop, pixels; auto: by the memory")
+    add("--shave", type=whole_or_auto(0), default=16, help="pixels of a crop's inner sides not trusted; auto: the network's reach")
+    add("--mod", type=whole(1), default=8, help="crops start at multiples of it")
+
+
+def _log_flags(add: Callable) -> None:
+    """Where a run is written and shown."""
+    add("--log_dir", default="./log", help="where runs are written")
+    add("--keep", type=whole(0), default=5, help="numbered checkpoints that stay, the newest, beside the best and the last; 0 for all")
+    add("--if_visdom", type=int, choices=(0, 1), default=0, help="1 draws the curves in visdom")
+    add("--visdom_server", default="http://localhost", help="address of the visdom server")
+    add("--visdom_port", type=whole(1, 65535), default=9878, help="its port")
+
+
+def add_training_arguments(parser: ArgumentParser) -> None:
+    """Adds every training flag with its default, in groups."""
+    groups = {"data": _data_flags, "model": _model_flags, "train": _loop_flags, "speed and steadiness": _knobs, "validation": _validation_flags, "log": _log_flags}
+    for title, flags in groups.items():
+        flags(parser.add_argument_group(title).add_argument)
 
 
 def check_arguments(args: Namespace) -> Namespace:

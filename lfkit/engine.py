@@ -437,21 +437,21 @@ def fit(args: Namespace, device: torch.device | None = None) -> Iterator[dict]:
         FileNotFoundError, ValueError: when a scene or the checkpoint to go on from is missing or unfit.
     """
     run = Run(args, device or distributed.choose_device(args.device))
-    criterion, criterion1 = DISP_CRITERIA[args.criterion](), CRITERIA[args.criterion1]()
-    weights = {name: getattr(args, name) for name in WEIGHT_NAMES}
     try:
         if run.finished:
             logger.info("the run in %s has trained all of its %d epochs; raise --epoch to go on", run.log_path, run.epoch)
         else:
             logger.info("training in %s on %s", run.log_path, run.device)
-            yield from _epochs(run, criterion, criterion1, weights)
+            yield from _epochs(run)
     finally:
         release_run(run.log_path)
 
 
-def _epochs(run: Run, criterion: Callable, criterion1: Callable, weights: dict[str, float]) -> Iterator[dict]:
+def _epochs(run: Run) -> Iterator[dict]:
     """What `fit` yields, of a run that goes on."""
     args, trained = run.args, {}
+    criterion, criterion1 = DISP_CRITERIA[args.criterion](), CRITERIA[args.criterion1]()
+    weights = {name: getattr(args, name) for name in WEIGHT_NAMES}
     while trained is not None:
         try:
             if run.tested is None or run.epoch % args.val_every == 0 or run.epoch >= args.epoch:

@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 import imageio.v3 as iio
 import numpy as np
+from PIL import Image
 
 from lfkit.faults import Fault
 
@@ -139,13 +140,13 @@ def read_array(path: Path) -> np.ndarray:
 
 def read_pixels(path: Path) -> np.ndarray:
     """A picture's pixels as they are stored, with the transparency of a PNG's palette or of its one transparent colour as alpha; ValueError when it is cut short, or of printing colours."""
-    told = {}
-    with suppress(Exception):  # of a kind that pillow does not know, or damaged
-        told = iio.immeta(path, plugin="pillow")
-    if told.get("mode") == "CMYK":
+    mode, clear = "", False
+    with suppress(Exception), Image.open(path) as picture:  # its header alone; of a kind that pillow does not know, or damaged, imageio says so
+        mode, clear = picture.mode, "transparency" in picture.info
+    if mode == "CMYK":
         raise ValueError(f"{path}: is in the printing colours CMYK, expected RGB or grey; save it as RGB")
     try:
-        return iio.imread(path, mode="RGBA") if "transparency" in told and told["mode"] in ("P", "L", "RGB") else iio.imread(path)
+        return iio.imread(path, mode="RGBA") if clear and mode in ("P", "L", "RGB") else iio.imread(path)
     except Exception as error:  # every image plugin raises its own kind for a damaged file
         reason = "of no known kind" if "backend" in str(error) else str(error).splitlines()[0] if str(error) else type(error).__name__  # imageio names plugins to install
         raise ValueError(f"{path}: not a readable picture ({reason}); copy it again") from error
