@@ -120,11 +120,12 @@ class ViewEvidence(nn.Module):
             colour from the centre's, their centred colour (3), and the share of the views that reach the pixel.
             'b 3 h w': the variances by which candidates compete over windows: of all views, of the best four blocks, and of the like blocks.
         """
-        mean, count, variance = self.group_variances(sums, self.groups)
+        values, count, variance = self.group_variances(sums, self.groups)
         valid = count > 1.5
         score = torch.where(valid, log_score(variance, self.floor), 0.0)
         blocks = slice(0, sums.shape[1])
-        together, like = self.together(mean[:, blocks], variance[:, blocks], valid[:, blocks], centre)
+        means = values[:, blocks] / count[:, blocks, None].clamp(min=1e-6)
+        together, like = self.together(means, variance[:, blocks], valid[:, blocks], centre)
         best = torch.where(valid, variance, 1.0)[:, self.fours].amin(1, keepdim=True)
         return torch.cat([score, *together, count[:, -1:] / len(self.blocks) / BLOCK**2], 1), torch.cat([variance[:, -1:], best, like], 1)
 
@@ -137,12 +138,11 @@ class ViewEvidence(nn.Module):
 
     @staticmethod
     def group_variances(sums: torch.Tensor, groups: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Mean 'b g c h w', number of views and variance 'b g h w' of groups 'g k' of blocks; sums 'b k (c + 2) h w' of the values, of how many views reach, and of the squares."""
+        """Sum 'b g c h w', number of views and variance 'b g h w' of groups 'g k' of blocks; sums 'b k (c + 2) h w' of the values, of how many views reach, and of the squares."""
         total = torch.einsum("gk,bkchw->bgchw", groups, sums)
         values, count, squares = total[:, :, :-2], total[:, :, -2], total[:, :, -1]
-        mean = values / count.clamp(min=1e-6)[:, :, None]
-        within = (squares - count * sum_of_squares(mean.unbind(2))).clamp(min=0)
-        return mean, count, within / (values.shape[2] * (count - 1).clamp(min=1))
+        within = (squares - sum_of_squares(values.unbind(2)) / count.clamp(min=1e-6)).clamp(min=0)
+        return values, count, within / (values.shape[2] * (count - 1).clamp(min=1))
 
     def together(self, mean: torch.Tensor, variance: torch.Tensor, valid: torch.Tensor, centre: torch.Tensor) -> tuple:
         """What the blocks say together, from their means 'b g c h w' and variances 'b g h w'; and the variance over all views of the like ones."""

@@ -185,7 +185,8 @@ class OutlineLook(nn.Module):
         gap = candidates - disp[:, None]
         beside = (gap / spacing).clamp(-4, 4)
         picture = torch.cat([centre, (CONTRAST * (centre - window_mean(centre, 9))).clamp(-4, 4)], 1)
-        out = HEAD_GAIN * self.head(self.blocks(F.relu(self.read(torch.cat([*evidence, beside, picture, context], 1))))).float()
+        read = pointwise(torch.cat([*evidence, beside, picture, context], 1), self.read.weight, self.read.bias)
+        out = HEAD_GAIN * self.head(self.blocks(F.relu(read))).float().contiguous()
         others = torch.cat([out[:, :1] + self.OWN, out[:, 1:]], 1).softmax(1)[:, 1:]
         jump = (2 * beside.abs() - 1).clamp(0, 1)  # none where the gap is below half the spacing
         return disp + reduce(others * jump * gap, "b k h w -> b h w", "sum")
@@ -275,18 +276,21 @@ class DeoccNet(nn.Module):
             seen, variances = self.evidence(sums[:, :, :5], centre)
             evidence.append(seen)
             rivals.append(torch.cat([variances, self.evidence.detail(torch.stack([sums[:, :, k] for k in (5, 3, 6)], 2))], 1))
-        return rearrange(torch.cat([torch.stack(evidence, 1), competition(torch.stack(rivals, 1), spacing)], 2), "b d f h w -> (b d) f h w")
+        rivals = competition(torch.stack(rivals, 1), spacing).unbind(1)
+        volume = torch.cat([part for pair in zip(evidence, rivals) for part in pair], 1)  # in one piece at once: it is large
+        return rearrange(volume, "b (d f) h w -> (b d) f h w", d=len(evidence))
 
     def aggregate(self, volume: torch.Tensor, guide: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Votes gathered over pixels and candidates: '(b d) f h w' to '(b d) 2 h w' scores and features '(b d) f h w'."""
         d = len(self.fine_levels)
         through = lambda blocks, x: fold(lambda y, block: block(y, d), blocks, x)
-        for_all = lambda x: repeat(x, "b f h w -> (b d) f h w", d=d)
+        with_guide = lambda x, guide: (x.unflatten(0, (-1, d)) + guide[:, None]).flatten(0, 1)
         wider = lambda x, mode: F.interpolate(x, scale_factor=2, mode=mode)
-        votes = window_mean(pointwise(volume, self.vote_weights))
-        skip = F.relu(pointwise(volume, self.match.weight, self.match.bias))
-        skip = skip + F.relu(self.first_in(skip) + for_all(guide))
-        middle = through(self.middle_in, self.down_middle(skip) + for_all(self.guide_middle(guide)))
+        read = pointwise(volume, torch.cat([self.match.weight, self.vote_weights]), F.pad(self.match.bias, (0, len(self.vote_weights))))
+        skip, votes = read.split([len(self.match.bias), len(self.vote_weights)], 1)
+        skip, votes = F.relu(skip), window_mean(votes)
+        skip = skip + F.relu(with_guide(self.first_in(skip), guide))
+        middle = through(self.middle_in, with_guide(self.down_middle(skip), self.guide_middle(guide)))
         low = through(self.low_in, self.down_low(middle))
         lowest = through(self.lowest, self.down_lowest(low))
         low = through(self.low_out, low + wider(self.up_low(lowest), "nearest"))
@@ -342,15 +346,15 @@ class DeoccNet(nn.Module):
     def first_look(self, volume: torch.Tensor, guide: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
         """The evidence '(b d) f h w' and the picture's features 'b f h w' to `stages`' both, background and first, to the context 'b f h w' of the looks after it, and to features '(b d) f h w'."""
         out, full = self.aggregate(volume, guide)
-        scores, features = (rearrange(part, "(b d) k h w -> k b d h w", b=len(guide)) for part in (out, full))
-        both, background = scores.float().softmax(2)
+        scores, features = (rearrange(part, "(b d) k h w -> b d h w k", b=len(guide)) for part in (out, full))
+        both, background = scores.float().softmax(1).unbind(-1)
         first = self.local_expectation(background)
         peak = background.argmax(1, keepdim=True)
-        at_peak = torch.stack([f.gather(1, peak)[:, 0] for f in features], 1)
+        gathered = torch.cat([torch.take_along_dim(features, peak[..., None], 1)[:, 0], features.mean(1)], -1).movedim(-1, 1)
         moments = [in_full(torch.einsum)("bdhw,d->bhw", p, self.fine_levels) - first for p in (both, background)]
         summary = torch.stack([first, *moments, background.amax(1)], 1)
         summary = summary if volume.requires_grad else summary.detach()
-        context = torch.cat([at_peak, reduce(features, "f b d h w -> b f h w", "mean"), guide, summary], 1)
+        context = torch.cat([gathered, guide, summary], 1)
         return {"both": both, "background": background, "first": first}, context, full
 
     def look_again(self, x: torch.Tensor, first: torch.Tensor, context: torch.Tensor, apart: bool = False) -> list[torch.Tensor]:

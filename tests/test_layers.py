@@ -1,8 +1,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from einops import rearrange
+from torch import nn
 
-from lfkit.layers import pointwise, window_mean
+from lfkit.layers import ChannelNorm, LevelBlock, pointwise, window_mean
 
 
 def test_window_means_are_those_of_the_part_inside():
@@ -12,16 +14,45 @@ def test_window_means_are_those_of_the_part_inside():
         assert torch.allclose(ours[0, 1, 4, 3], x[0, 1, 4 - r:5 + r, 3 - r:4 + r].mean()) and torch.allclose(ours[0, 0, 0, 6], x[0, 0, :1 + r, 6 - r:].mean())
 
 
-@pytest.mark.parametrize("bias", [None, torch.tensor([1.0, -2.0])])
-def test_a_pointwise_product_is_the_convolution_and_has_its_gradients(bias):
-    generator = torch.Generator().manual_seed(0)
-    x, weight = (torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True) for shape in ((3, 5, 4, 6), (2, 5, 1, 1)))
-    bias = None if bias is None else bias.double().requires_grad_()
-    inputs = [part for part in (x, weight, bias) if part is not None]
-    ours, theirs = pointwise(x, weight, bias), F.conv2d(x, weight, bias)
+def same_with_gradients(ours, theirs, inputs):
     assert torch.allclose(ours, theirs, rtol=0, atol=1e-12)
-    upstream = torch.randn(ours.shape, generator=generator, dtype=torch.float64)
+    upstream = torch.randn(ours.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     for mine, other in zip(torch.autograd.grad(ours, inputs, upstream), torch.autograd.grad(theirs, inputs, upstream)):
         assert torch.allclose(mine, other, rtol=0, atol=1e-12)
+
+
+def random(*shapes):
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True) for shape in shapes]
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_a_pointwise_product_is_the_convolution_and_has_its_gradients(memory_format):
+    x, weight, bias = random((3, 5, 4, 6), (2, 5, 1, 1), 2)
+    ours = pointwise(x.contiguous(memory_format=memory_format), weight, bias)
+    same_with_gradients(ours, F.conv2d(x, weight, bias), (x, weight, bias))
+    assert ours.is_contiguous(memory_format=torch.channels_last)
     with torch.autocast("cpu", torch.bfloat16):
-        assert pointwise(x.float(), weight.float(), None if bias is None else bias.float()).dtype == torch.bfloat16
+        assert pointwise(x.float(), weight.float(), bias.float()).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_a_channel_norm_gives_each_pixel_a_mean_square_of_one_times_the_gain(memory_format):
+    (x,), norm = random((2, 5, 4, 6)), ChannelNorm(5).double()
+    nn.init.uniform_(norm.gain)
+    ours = norm(x.contiguous(memory_format=memory_format))
+    same_with_gradients(ours.double(), x / (x.square().mean(1, keepdim=True) + 1e-6).sqrt() * norm.gain[:, None, None], (x, norm.gain))
+    assert ours.is_contiguous(memory_format=torch.channels_last)
+    assert norm.float()(x.bfloat16()).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("levels", [1, 2, 5])
+def test_a_level_block_is_a_3d_convolution_along_the_levels_then_a_2d_one(levels):
+    x, block = torch.randn(2 * levels, 4, 6, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True), LevelBlock(4).double()
+    nn.init.uniform_(block.norm.gain)
+    along = rearrange(block.along.weight, "o (k f) 1 1 -> o f k 1 1", k=3)
+    normed = rearrange(block.norm(x), "(b d) f h w -> b f d h w", d=levels)
+    after = rearrange(F.relu(F.conv3d(normed, along, block.along.bias, padding=(1, 0, 0))), "b f d h w -> (b d) f h w")
+    same_with_gradients(block(x, levels), x + block.across(after), (x, *block.parameters()))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.allclose(block.float()(x.float(), levels).double(), x + block.across.double()(after), rtol=0, atol=0.05)
