@@ -83,6 +83,9 @@ class ViewEvidence(nn.Module):
     Args:
         views_num: views a side.
         floor: the variance that is added to all, of what is taken for noise.
+
+    Attributes:
+        half_turn: the order that its features have for a light field that is half turned, views and pixels.
     """
 
     def __init__(self, views_num: int, floor: float = VARIANCE_FLOOR):
@@ -96,6 +99,8 @@ class ViewEvidence(nn.Module):
         self.members = [block.nonzero()[:, 0].tolist() for block in blocks]
         self.register_buffer("blocks", blocks, persistent=False)
         self.register_buffer("groups", groups, persistent=False)
+        rows = groups.tolist()  # the blocks of views that are half turned come in reverse
+        self.register_buffer("half_turn", torch.tensor([*map(rows.index, groups.flip(1).tolist()), *range(len(rows), self.features)]), persistent=False)
 
     def plain_votes(self) -> torch.Tensor:
         """Weights '2 f 1 1' of the evidence that make a first guess: for both layers where any views agree, for the background where many do."""

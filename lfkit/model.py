@@ -1,5 +1,6 @@
 """DeoccNet: from the views of a light field to the disparity of what lies behind its occluders."""
 
+from collections.abc import Sequence
 from functools import reduce as fold
 
 import torch
@@ -20,6 +21,7 @@ POOLING = 8     # crops agree with the whole image where they start at multiples
 REACH = 4       # pixels within which the second look takes its neighbours' least and greatest estimate for its own
 CLOSE_GAIN = 3.0  # scores differ less between close candidates than between far ones
 SCALES = (0.5, 0.3, 0.15)  # corrections that the closer looks expect, in distances of two first candidates
+REPEATED = 0.3  # the closer look that is taken a second time in use; what that moves by less than a third of this is at its place, and stays
 EARLIER = ("first", "second", "third", "fourth", "fifth")  # the disparity maps of all looks but the last
 LATER = ("second_look.", "closer_look.", "outline_look.")  # what the names of the later looks' weights begin with
 JOLT = 0.8      # by how many distances of two first candidates a jolted estimate is moved, at most
@@ -81,6 +83,29 @@ def revised(both: torch.Tensor, background: torch.Tensor, estimate: torch.Tensor
     return both + share * (mass * estimate - common), background + share * (estimate - background)
 
 
+def with_half_turn(part: torch.Tensor, turned: torch.Tensor | None = None) -> torch.Tensor:
+    """'b ... h w', and behind it the same, or `turned`, with its pixels half turned: '(2 b) ... h w'."""
+    return torch.cat([part, (part if turned is None else turned).flip(-2, -1)])
+
+
+def ask(hourglass: Hourglass, evidence: Sequence[torch.Tensor], before: Sequence[torch.Tensor], context: torch.Tensor, after: Sequence[torch.Tensor],
+        half_turn: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """What an hourglass says, and its features, of evidence, what stands before the context, the context, and what stands after it, all 'b f h w'; its last 9 outputs are scores of the 3 x 3 neighbours.
+
+    With `half_turn`, the evidence's order for a light field that is half turned, it is the mean of what it says of the light field as it comes and half turned. No view
+    has to be read again for that: all but the context only turns with the pixels. Context and features are then of both, '(2 b) f h w'.
+
+    Source: geometric self-ensemble, Timofte et al., CVPR 2016.
+    """
+    if half_turn is None:
+        return hourglass(torch.cat([*evidence, *before, context, *after], 1))
+    turned = [part[:, half_turn] for part in evidence]
+    out, features = hourglass(torch.cat([*map(with_half_turn, evidence, turned), *map(with_half_turn, before), context, *map(with_half_turn, after)], 1))
+    one, other = out.chunk(2)
+    other = torch.cat([other[:, :-9], other[:, -9:].flip(1)], 1).flip(-2, -1)
+    return (one + other) / 2, features
+
+
 class SecondLook(nn.Module):
     """Chooses for each pixel between its own first estimate and the least and greatest of its neighbours'.
 
@@ -106,11 +131,11 @@ class SecondLook(nn.Module):
         return torch.cat([disp[:, None], extremes(disp, REACH)], 1)
 
     def forward(self, evidence: list[torch.Tensor], context: torch.Tensor, candidates: torch.Tensor, where: torch.Tensor,
-                spacing: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Evidence at each candidate and context 'b f h w', candidates 'b k h w' and the same as places to read at, to a better estimate 'b h w' and features."""
+                spacing: float, half_turn: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Evidence at each candidate and context 'b f h w', candidates 'b k h w' and the same as places to read at, to a better estimate 'b h w' and features; half_turn as of `ask`."""
         votes = window_mean(torch.cat([F.conv2d(e, self.vote_weights) for e in evidence], 1))
         beside = ((where - where[:, :1]) / spacing).clamp(-4, 4)
-        out, features = self.hourglass(torch.cat([*evidence, beside, context], 1))
+        out, features = ask(self.hourglass, evidence, [beside], context, [], half_turn)
         near, correction, mixing = (HEAD_GAIN * out).split([self.CANDIDATES, 1, 9], 1)
         scores = near + votes.float()
         scores = torch.cat([scores[:, :1] + self.OWN, scores[:, 1:]], 1)
@@ -137,8 +162,8 @@ class CloserLook(nn.Module):
         self.hourglass = Hourglass(evidence + context + self.choices + 2 * EQUATIONS * windows, self.choices + 1 + 9, channels)
 
     def forward(self, equations: list[tuple[torch.Tensor, ...]], evidence: torch.Tensor, context: torch.Tensor, disp: torch.Tensor,
-                where: torch.Tensor, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """EQUATIONS sets of normal equations a, b, s, share 'b 1 h w', evidence and context 'b f h w', an estimate 'b h w' and the same as the place read at, to a better one and features."""
+                where: torch.Tensor, scale: float, half_turn: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """EQUATIONS sets of normal equations a, b, s, share 'b 1 h w', evidence and context 'b f h w', an estimate 'b h w' and the same as the place read at, to a better one and features; half_turn as of `ask`."""
         where, limit = where[:, None], 3 * scale
         changes, texture, doubt = [torch.zeros_like(where)], [], []
         for parts in map(trusted, equations):
@@ -152,7 +177,7 @@ class CloserLook(nn.Module):
                 if cell >= WIDE:
                     changes.append((plane_fit(steep, b + steep * where, cell, side) - where).clamp(-2 * limit, 2 * limit))
         changes = torch.cat(changes, 1)
-        out, features = self.hourglass(torch.cat([evidence, context, (changes / scale).clamp(-4, 4), *texture, *doubt], 1))
+        out, features = ask(self.hourglass, [evidence], [], context, [(changes / scale).clamp(-4, 4), *texture, *doubt], half_turn)
         choice, correction, mixing = (HEAD_GAIN * out).split([self.choices, 1, 9], 1)
         better = disp + reduce(choice.softmax(1) * changes, "b k h w -> b h w", "sum") + scale * correction[:, 0]
         return mix(better, mixing), features
@@ -200,7 +225,8 @@ class DeoccNet(nn.Module):
     small hourglass over candidates and pixels gathers the votes into the distributions. The background's disparity is read
     near its peak alone, not as a mean over the whole distribution, which would lie in mid-air between two peaks. The second look
     reads the views at each pixel's own estimate and its neighbours', and chooses, which makes edges sharp. The next three read them
-    at the estimate, and solve for the disparity at which they agree, in windows of many sizes; the last decides beside outlines. In use, what it found takes most of the background's place in the
+    at the estimate, and solve for the disparity at which they agree, in windows of many sizes; the last decides beside outlines. In use, the middle one of the three is taken once more where it moved
+    the estimate, the second look and these three are also asked about the light field half turned, and what the last found takes most of the background's place in the
     distributions; while training these are the first look's own, which learns from them.
 
     Args:
@@ -360,21 +386,32 @@ class DeoccNet(nn.Module):
     def look_again(self, x: torch.Tensor, first: torch.Tensor, context: torch.Tensor, apart: bool = False) -> list[torch.Tensor]:
         """The second look and those after it: a first estimate 'b h w' to better ones.
 
+        In use one closer look is taken twice, as behind dense occluders some estimates are still on their way, and the second and the closer looks are asked
+        about the light field half turned, too; training learns without, and is quicker.
         A gradient runs through where the views are read only where that of the views themselves is wanted: it is slow, and training learns without.
         """
         fixed = (lambda d: d) if x.requires_grad else torch.Tensor.detach
         spacing, centre = self.step / FINE, x[:, x.shape[1] // 2]
+        half_turn, ways = (None, context) if self.training else (self.evidence.half_turn, with_half_turn(context))
         candidates = self.second_look.candidates(first)
         evidence = [self.look(x, d, centre)[0] for d in fixed(candidates).unbind(1)]
-        disp, features = self.second_look(evidence, context, candidates, fixed(candidates), spacing)
+        disp, features = self.second_look(evidence, ways, candidates, fixed(candidates), spacing, half_turn)
         estimates = [disp]
         if self.training and self.jolt:
             disp = disp + spacing * jolts(disp, self.jolt)
-        for scale in SCALES:
+
+        def closer(disp, features, scale):
             equations, evidence = self.equations(x, fixed(disp), centre)
-            disp, features = self.closer_look(equations, evidence, torch.cat([context, features], 1), disp, fixed(disp), scale * spacing)
+            return self.closer_look(equations, evidence, torch.cat([ways, features], 1), disp, fixed(disp), scale, half_turn)
+
+        for scale in SCALES:
+            disp, features = closer(disp, features, scale * spacing)
+            if scale == REPEATED and not self.training:
+                again, changed = closer(disp, features, scale * spacing)
+                moved = (again - disp).abs() > scale * spacing / 3
+                disp, features = torch.where(moved, again, disp), torch.where(with_half_turn(moved)[:, None], changed, features)
             estimates.append(disp)
-        before = torch.cat([context, features], 1)
+        before = torch.cat([context, features[:len(context)]], 1)
         if apart:
             disp, before = disp.detach(), before.detach()
         candidates = extremes(disp, OUTLINE_REACH)

@@ -6,10 +6,11 @@ import torch
 from conftest import plane
 from einops import rearrange
 
-from lfkit import DeoccNet, compute_bad_pix, get_disp_distribution, get_parameter_number, synthesize, training_loss, weights_init_xavier
+from lfkit import DeoccNet, compute_bad_pix, get_disp_distribution, get_parameter_number, load_pretrained, synthesize, training_loss, weights_init_xavier
 from lfkit.evidence import RIVAL_FEATURES, block_sums
+from lfkit.layers import Hourglass
 from lfkit.losses import DistributionCrossEntropy
-from lfkit.model import JOLT, OUTLINE_REACH, CloserLook, OutlineLook, SecondLook, extremes, jolts, mix, revised
+from lfkit.model import FINE, JOLT, OUTLINE_REACH, CloserLook, OutlineLook, SecondLook, ask, extremes, jolts, mix, revised
 
 
 @pytest.mark.parametrize("views_num, size, max_disp, step", [(3, (17, 5), 4, 1), (5, (8, 8), 2, 0.5), (9, (1, 9), 4, 1), (7, (10, 13), 1, 1)])
@@ -105,10 +106,62 @@ def test_estimates_are_jolted_while_training_alone_and_after_the_second_look():
         plain = net.stages(x)
         net.jolt = 1.0
         jolted, net = net.stages(x), net.eval()
-        used = net.stages(x)
+        used, net.jolt = net.stages(x), 0.0
+        assert torch.equal(used["depth_map"], net.stages(x)["depth_map"])
     for name in ("first", "second"):
         assert torch.equal(jolted[name], plain[name])
-    assert not torch.allclose(jolted["third"], plain["third"], atol=1e-3) and torch.equal(used["depth_map"], plain["depth_map"])
+    assert not torch.allclose(jolted["third"], plain["third"], atol=1e-3)
+
+
+def half_turned(x):
+    """Views 'b n c h w' of the half turned scene: views and pixels in reverse."""
+    return x.flip(1, -2, -1)
+
+
+@pytest.mark.parametrize("views_num", [3, 5, 9])
+def test_the_evidence_of_a_half_turned_light_field_is_the_same_in_another_order(views_num):
+    net, x, disp = DeoccNet(4, views_num), torch.rand(1, views_num**2, 3, 16, 24) - 0.5, torch.rand(1, 16, 24)
+    middle = views_num**2 // 2
+    turned = net.look(half_turned(x), disp.flip(-2, -1), half_turned(x)[:, middle])[0].flip(-2, -1)
+    own = net.look(x, disp, x[:, middle])[0]
+    assert torch.allclose(turned, own[:, net.evidence.half_turn], atol=1e-3)
+    assert torch.allclose(turned, own, atol=0.1) == (views_num == 3)  # which has one block
+
+
+def test_the_later_looks_say_the_mean_over_a_light_field_as_it_comes_and_half_turned():
+    torch.manual_seed(0)
+    hourglass = Hourglass(9, 12, 4).eval()
+    order, evidence, before, after = torch.tensor([2, 1, 0]), torch.rand(1, 3, 8, 12), torch.rand(1, 1, 8, 12), torch.rand(1, 2, 8, 12)
+    context = torch.rand(2, 3, 8, 12)  # as it comes, and half turned
+    with torch.no_grad():
+        ours, features = ask(hourglass, [evidence], [before], context, [after], order)
+        plain, own = ask(hourglass, [evidence], [before], context[:1], [after], None)
+        turned, other = hourglass(torch.cat([evidence[:, order].flip(-2, -1), before.flip(-2, -1), context[1:], after.flip(-2, -1)], 1))
+        again, _ = ask(hourglass, [evidence[:, order].flip(-2, -1)], [before.flip(-2, -1)], context.flip(0), [after.flip(-2, -1)], order)
+    assert torch.allclose(ours[:, :3], (plain + turned.flip(-2, -1))[:, :3] / 2, atol=1e-6)
+    assert torch.allclose(ours[:, 3], (plain[:, 3] + turned[:, -1].flip(-2, -1)) / 2, atol=1e-6)  # the neighbour above to the left is now the one below to the right
+    assert torch.allclose(features, torch.cat([own, other]), atol=1e-6)
+    assert torch.allclose(again[:, :3], ours[:, :3].flip(-2, -1), atol=1e-6) and torch.allclose(again[:, 3:], ours[:, 3:].flip(1, -2, -1), atol=1e-6)
+
+
+def test_a_closer_look_taken_twice_in_use_moves_only_what_is_not_at_its_place(monkeypatch):
+    torch.manual_seed(0)
+    net, x = load_pretrained(), torch.rand(1, 81, 3, 32, 32)
+    with torch.inference_mode():
+        twice = net.stages(x)
+        monkeypatch.setattr("lfkit.model.REPEATED", None)
+        once = net.stages(x)
+    assert torch.equal(twice["third"], once["third"])
+    move = (twice["fourth"] - once["fourth"]).abs()
+    assert 0.02 < (move > 0).float().mean() < 0.98 and move[move > 0].min() > 0.3 * net.step / FINE / 3
+
+
+def test_training_asks_each_closer_look_once_and_for_the_light_field_as_it_comes(monkeypatch):
+    net, asked = DeoccNet(4, 3), []
+    monkeypatch.setattr(net.closer_look.hourglass, "forward", lambda x, f=net.closer_look.hourglass.forward: asked.append(len(x)) or f(x))
+    for training in (True, False):
+        net.train(training)(torch.rand(1, 9, 3, 16, 16))
+    assert asked == [1, 1, 1, 2, 2, 2, 2]
 
 
 def test_the_second_look_considers_what_its_neighbours_found():
