@@ -8,7 +8,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import imageio.v3 as iio
 import torch
 from tqdm.auto import tqdm
 
@@ -19,7 +18,7 @@ from lfkit.dashboard import Dashboard, draw_report, run_dashboard
 from lfkit.disparity import MAX_DISP, get_disp_distribution, nearest_peak
 from lfkit.engine import fit
 from lfkit.faults import Fault
-from lfkit.files import check_target, existing
+from lfkit.files import check_target, existing, write_picture
 from lfkit.formats import LAYOUTS
 from lfkit.hci import SCENES, check_export, check_submission, export_scene, find_benchmark_scenes, read_hci_masks
 from lfkit.inference import SYMMETRIES, predict_scene
@@ -116,12 +115,12 @@ def validate(args: argparse.Namespace) -> None:
         for rows in models.values():
             for row, label in zip(rows, path_labels(paths)):
                 row["scene"] = label
+    rows = next(iter(models.values()))
+    alone = len(models) == 1 and not args.errors
+    print(format_table(rows, args.border) if alone else format_comparison(models, args.errors, "text", args.border), flush=True)  # first: a file may fail
     if args.json:
         what = [{"weights": str(weights), "border": args.border, "scenes": rows} for weights, rows in zip(args.weights, models.values())]
         write_json(Path(args.json), what[0] if len(what) == 1 else what)
-    rows = next(iter(models.values()))
-    alone = len(models) == 1 and not args.errors
-    print(format_table(rows, args.border) if alone else format_comparison(models, args.errors, "text", args.border))
     write_tables(args.table, models, args.errors, args.border)
 
 
@@ -157,7 +156,7 @@ def predict(args: argparse.Namespace) -> None:
     for name, disp in disps.items():
         write_pfm(out / f"{scene.name}_{name}.pfm", disp)
         save_disparity(out / f"{scene.name}_{name}.png", disp, limits)
-    iio.imwrite(out / f"{scene.name}_centre.png", as_byte(scene.centre))
+    write_picture(out / f"{scene.name}_centre.png", as_byte(scene.centre))
     print(f"{scene.name}: {scene.views_num} x {scene.views_num} views of {scene.lf.shape[2]} x {scene.lf.shape[3]} pixels, {disps['bg_disp'].min():.2f} ... {disps['bg_disp'].max():.2f} px per view step behind, {seconds:.1f} s; "
           f"in {out}: {', '.join(sorted(p.name for p in out.iterdir() if p.name.startswith(scene.name + '_')))}")
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from lfkit.distributed import choose_device
 from lfkit.files import write_whole
 from lfkit.model import DeoccNet
 
@@ -154,8 +155,9 @@ def load_model(path: str | Path = WEIGHTS, device: torch.device | str = "cpu") -
     Of a run that averages its weights these are the averaged ones.
 
     Raises:
-        FileNotFoundError, ValueError: as `load_checkpoint`.
+        FileNotFoundError, ValueError: as `load_checkpoint`; ValueError when there is no such device.
     """
+    device = choose_device(device)
     checkpoint = read_checkpoint(path)
     if lacking := [name for name in ARCHITECTURE if name not in checkpoint["architecture"]]:
         raise ValueError(f"{path}: does not say its {', '.join(lacking)}; save it with lfkit.save_checkpoint")

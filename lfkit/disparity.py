@@ -85,6 +85,7 @@ def disp_expectation(distribution: torch.Tensor, max_disp: float = MAX_DISP, ste
     >>> disp_expectation(get_disp_distribution(torch.full((1, 1, 1), 0.25))).item()
     0.25
     """
+    distribution = torch.as_tensor(distribution)
     levels = disparity_levels(max_disp, step).to(distribution)
     if distribution.ndim != 4 or distribution.shape[1] != len(levels):
         raise ValueError(f"distribution must be 'b d h w' with d = {len(levels)} levels: got shape {tuple(distribution.shape)}; "
@@ -143,6 +144,7 @@ def nearest_peak(distribution: torch.Tensor, max_disp: float = MAX_DISP, step: f
     Returns:
         'b h w' in pixels per view step.
     """
+    distribution = torch.as_tensor(distribution)
     is_peak, disps = find_peaks(distribution, max_disp, step, threshold)
     order = torch.arange(distribution.shape[1], device=distribution.device)[None, :, None, None]
     index = torch.where(is_peak, order, -1).amax(1, keepdim=True)

@@ -64,7 +64,7 @@ def write_pfm(path: str | Path, disp: np.ndarray) -> None:
     if disp.ndim != 2:
         raise ValueError(f"{path}: a PFM map is 'h w', got shape {disp.shape}")
     header = f"Pf\n{disp.shape[1]} {disp.shape[0]}\n-1.0\n".encode()
-    Path(path).write_bytes(header + disp[::-1].astype("<f4").tobytes())
+    write_whole(path, lambda file: file.write(header + disp[::-1].astype("<f4").tobytes()))
 
 
 def write_whole(path: str | Path, write: Callable[[BinaryIO], None]) -> None:
@@ -105,6 +105,17 @@ def write_array(path: str | Path, array: np.ndarray) -> None:
     write_whole(path, lambda file: np.save(file, array))
 
 
+def write_picture(path: str | Path, image: np.ndarray) -> None:
+    """A picture in the format of its suffix, whole or not at all (`write_whole`)."""
+    data = iio.imwrite("<bytes>", image, extension=Path(path).suffix)
+    write_whole(path, lambda file: file.write(data))
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """A text in UTF-8, whole or not at all (`write_whole`)."""
+    write_whole(path, lambda file: file.write(text.encode()))
+
+
 def existing(path: Path) -> Path:
     """The path, when there is something at it; FileNotFoundError otherwise."""
     if not path.exists():
@@ -116,8 +127,8 @@ def check_target(file: Path) -> None:
     """ValueError when a file can't be written at a path, since a folder is there, or a file where a folder of it should be, or nothing may be written: known before hours of work."""
     if file.is_dir():
         raise ValueError(f"{file}: is a folder; name a file")
-    if blocked := [folder for folder in file.parents if folder.exists() and not folder.is_dir()]:
-        raise ValueError(f"{file}: can't be written, {blocked[0]} is a file; name another place")
+    if blocked := [folder for folder in file.parents if not folder.is_dir() and (folder.exists() or folder.is_symlink())]:
+        raise ValueError(f"{file}: can't be written, {blocked[0]} is {'a file' if blocked[0].exists() else 'a link to a folder that is not there'}; name another place")
     if file.exists() and not os.access(file, os.W_OK):
         raise ValueError(f"{file}: can't be written, it may only be read; name another place")
     there = next(folder for folder in file.absolute().parents if folder.exists())
@@ -131,7 +142,8 @@ def read_array(path: Path) -> np.ndarray:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"{path}: not a readable .npy array ({error}); save it again with numpy.save") from error
+        reason = str(error).split(" If you trust")[0].rstrip(".")  # numpy goes on with how to read what may run anything
+        raise ValueError(f"{path}: not a readable .npy array ({reason}); save it again with numpy.save") from error
     if not isinstance(array, np.ndarray):
         array.close()
         raise ValueError(f"{path}: is an archive of arrays, as numpy.savez writes, not an .npy array; save one array with numpy.save")
@@ -147,6 +159,8 @@ def read_pixels(path: Path) -> np.ndarray:
         raise ValueError(f"{path}: is in the printing colours CMYK, expected RGB or grey; save it as RGB")
     try:
         return iio.imread(path, mode="RGBA") if clear and mode in ("P", "L", "RGB") else iio.imread(path)
+    except PermissionError:
+        raise
     except Exception as error:  # every image plugin raises its own kind for a damaged file
         reason = "of no known kind" if "backend" in str(error) else str(error).splitlines()[0] if str(error) else type(error).__name__  # imageio names plugins to install
         raise ValueError(f"{path}: not a readable picture ({reason}); copy it again") from error

@@ -67,7 +67,7 @@ def read_folder(folder: Path, truth: bool = True) -> dict[str, np.ndarray | None
 def view_pictures(folder: Path) -> list[Path]:
     """The pictures in a folder, sorted, but for truth and for what `python -m lfkit predict` writes."""
     other = re.compile(r"(masks?|clean|gt|center|centre|objectids|(disp|disparity|depth)(map|s)?)(?![a-z])|.*_(bg_disp|fg_disp|centre)\.png$", re.I)
-    return sorted(f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and not other.match(f.name))
+    return sorted(f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith(".") and not other.match(f.name))
 
 
 def view_files(folder: Path, camera: dict | None = None) -> list[Path]:
@@ -78,6 +78,8 @@ def view_files(folder: Path, camera: dict | None = None) -> list[Path]:
         ValueError: when some names have more numbers than others, or they do not fill an odd square grid (the camera's, where it tells one); the sentence names those that are missing.
     """
     files = sorted(folder.glob("input_Cam*.png")) or view_pictures(folder)
+    if passed := [] if files else [f.name for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES]:
+        raise FileNotFoundError(f"{folder}: no views in it but pictures such as {min(passed)}, whose names are kept for truth and predictions; if these are the views name them input_Cam000.png ...")
     if not files:
         raise FileNotFoundError(f"{folder}: no views in it; a scene is a folder of pictures (input_Cam000.png ...), one picture of all views, or an .npy file")
     numbers = [_numbers(f) for f in files]
@@ -118,7 +120,9 @@ def _check_grid(folder: Path, files: list[Path], places: list[tuple] | None, tel
         wanted = {(first + k,) for k in range(side**2)}
     if telling and len(set(places)) < len(places):
         twice = next(k for k in range(1, len(places)) if places[k] == places[k - 1])
-        raise ValueError(f"{folder}: {files[twice - 1].name} and {files[twice].name} are the same view by their numbers; take one away")
+        signed = re.search(r"[_x,(]-\d", files[twice - 1].name + files[twice].name)
+        raise ValueError(f"{folder}: {files[twice - 1].name} and {files[twice].name} are the same view by their numbers; " +
+                         ("signs are not read, number rows and columns from 0" if signed else "take one away"))
     missing = sorted(wanted - set(places or ()))
     if len(files) == side**2 and not missing:
         return

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lfkit.files import check_target, existing, read_image, read_pfm, write_pfm
+from lfkit.files import check_target, existing, read_image, read_pfm, write_pfm, write_text
 from lfkit.lightfield import Scene, is_scene
 
 MASKS = {"discontinuities": "mask_discontinuities", "fine": "mask_fine", "planes": "mask_planes", "smooth": "mask_smooth_surfaces"}
@@ -90,10 +90,8 @@ def export_scene(out: str | Path, scene: Scene, predict: Callable[[Scene], tuple
     if not np.isfinite(disp).all():
         raise ValueError(f"{scene.name}: {int((~np.isfinite(disp)).sum())} pixels of the prediction are not finite; use other weights")
     map_file, time_file = _submitted(out, scene.name)
-    for file in (map_file, time_file):
-        file.parent.mkdir(parents=True, exist_ok=True)
     write_pfm(map_file, disp)
-    time_file.write_text(f"{seconds:.10f}", encoding="ascii")
+    write_text(time_file, f"{seconds:.10f}")
 
 
 def check_submission(out: str | Path, side: int = SIDE) -> dict[str, str]:

@@ -6,10 +6,9 @@ from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
-import imageio.v3 as iio
 import numpy as np
 
-from lfkit.files import IMAGE_SUFFIXES, as_byte, as_float, check_kind, existing, read_array, write_array, write_pfm
+from lfkit.files import IMAGE_SUFFIXES, as_byte, as_float, check_kind, existing, read_array, write_array, write_pfm, write_picture, write_text
 from lfkit.formats import TRUTH_FILES, read_folder, read_picture, view_pictures
 
 RANGE_SLACK = 1e-3  # an interpolated float view may leave [0, 1] by rounding, not by more
@@ -192,8 +191,7 @@ def save_scene(scene: Scene, root: str | Path, layout: str = "note") -> Path:
         raise ValueError(f"{left[0]}: is of an earlier scene, and would be read with {scene.name}, with which none is written; take it away, or write the scene elsewhere")
     for file, value in files.items():
         if value is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            {".pfm": write_pfm, ".png": iio.imwrite}.get(file.suffix, write_array)(file, value)
+            {".pfm": write_pfm, ".png": write_picture}.get(file.suffix, write_array)(file, value)
     return path
 
 
@@ -216,8 +214,8 @@ def find_scenes(data_dir: str | Path) -> dict[str, Path]:
     root = Path(data_dir)
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such data directory; make one with `python -m lfkit synth --out {root}` or pass --data_dir")
-    scenes = {p.stem: p for p in sorted((root / "LFs").glob("*.npy"))}
-    folders = {p.name: p for p in sorted(root.iterdir()) if p.is_dir() and p.name not in ("LFs", *NOTE_PARTS.values()) and is_scene(p)}
+    scenes = {p.stem: p for p in sorted((root / "LFs").glob("[!.]*.npy"))}  # names that begin with a dot are a system's own, such as macOS' ._*
+    folders = {p.name: p for p in sorted(root.iterdir()) if p.is_dir() and not p.name.startswith(".") and p.name not in ("LFs", *NOTE_PARTS.values()) and is_scene(p)}
     if twice := sorted(scenes.keys() & folders.keys()):
         raise ValueError(f"{root}: two scenes are named {twice[0]}, {scenes[twice[0]]} and {folders[twice[0]]}; rename one, or take it away")
     scenes |= folders
@@ -257,7 +255,7 @@ def _extend_list(file: Path, names: list[str]) -> None:
     """Adds names to a scene list, which keeps what it has."""
     known, before = (_listed(file), file.read_text(encoding="utf-8-sig")) if file.exists() else ([], "")
     lines = [f"{name}\n" for name in names if name not in known]
-    file.write_text(before + ("\n" if before and not before.endswith("\n") else "") + "".join(lines), encoding="utf-8")
+    write_text(file, before + ("\n" if before and not before.endswith("\n") else "") + "".join(lines))
 
 
 def training_scenes(data_dir: str | Path) -> dict[str, Path]:

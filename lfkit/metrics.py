@@ -69,13 +69,15 @@ def compute_mse(pred, gt, border: int = BORDER, mask=None) -> float:
 def compute_bad_pix(pred, gt, threshold: float = BAD_PIX, border: int = BORDER, mask=None) -> float:
     """Percent of pixels with an absolute error strictly greater than the threshold.
 
-    Args and Raises as in `compute_mse`; threshold in pixels per view step.
+    Args and Raises as in `compute_mse`; threshold in pixels per view step, 0 at least.
 
     Source: HCI 4D Light Field Benchmark, Honauer et al., ACCV 2016, section 4.
 
     >>> compute_bad_pix(np.array([[0, 0.5], [0.25, 0]]), np.zeros((2, 2)), threshold=0.25, border=0)
     25.0
     """
+    if not threshold >= 0:
+        raise ValueError(f"threshold must be 0 or more pixels per view step: got {threshold}")
     return float(100 * np.mean(np.abs(_errors(pred, gt, border, mask)) > threshold))
 
 
@@ -123,15 +125,12 @@ def _levels_first(distribution, size: tuple, border: int) -> torch.Tensor:
 
 
 def _inner(disp, border: int, mask) -> tuple[np.ndarray, np.ndarray]:
-    """The inner part of a map as float64, and which of its pixels count; errors are those of `_errors`."""
-    disp = _errors(disp, np.zeros(disp.shape), border, None)
-    chosen = np.ones(disp.shape, bool)
-    if mask is not None:
-        mask = np.asarray(mask)
-        chosen = mask[border:mask.shape[0] - border, border:mask.shape[1] - border].astype(bool)
-        if chosen.shape != disp.shape or not chosen.any():
-            raise ValueError(f"the mask, of shape {mask.shape}, leaves no pixel of the map inside the border of {border}; pass another mask or border")
-    return disp, chosen
+    """The inner part of a map as float64, 0 where it does not count, and which of its pixels count; errors are those of `_errors`."""
+    disp, mask = np.asarray(disp, np.float64), np.ones(np.shape(disp), bool) if mask is None else np.asarray(mask)
+    _errors(disp, np.zeros(disp.shape), border, mask)
+    inner = tuple(slice(border, size - border) for size in disp.shape)
+    chosen = mask[inner].astype(bool)
+    return np.where(chosen, disp[inner], 0.0), chosen
 
 
 def compute_peaks(both, fg_disp, bg_disp, max_disp: float = MAX_DISP, step: float = STEP, border: int = BORDER, mask=None,

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lfkit.checkpoint import read_checkpoint
+from lfkit.files import write_text
 from lfkit.visual import plot_curves
 
 PICTURES = {"train": "centre view", "pred": "predicted background", "gt": "true background"}
@@ -111,7 +112,6 @@ def write_report(run: str | Path, out: str | Path | None = None) -> Path:
     told = f"{epochs} epochs trained" + (f", best MSEx100 {100 * best:.2f} px² of the background's disparity" if np.isfinite(best) else "")
     body = "".join(f"<h2>{name}</h2>{content}" for name, content in sections.items())
     out = Path(out) if out else run / "report.html"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style></head>'
-                   f"<body><h1>{title}</h1><p>{told}.</p>{body}</body></html>\n", encoding="utf-8")
+    write_text(out, f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style></head>'
+                    f"<body><h1>{title}</h1><p>{told}.</p>{body}</body></html>\n")
     return out

@@ -42,7 +42,9 @@ def close_logging() -> None:
 def setup_logging(log_path: Path, file_name: str) -> None:
     """The logger `lfkit` to log_path/file_name and the console; what it wrote to before is closed."""
     close_logging()
-    for handler in (logging.FileHandler(Path(log_path) / file_name, encoding="utf-8"), logging.StreamHandler()):
+    file = logging.FileHandler(Path(log_path) / file_name, encoding="utf-8")
+    file.handleError = lambda record: None  # of a full disk the next file tells, in one sentence
+    for handler in (file, logging.StreamHandler()):
         handler.setFormatter(logging.Formatter(LOG_FORMAT))
         logger.addHandler(handler)
     logger.setLevel(logging.INFO)
@@ -51,6 +53,8 @@ def setup_logging(log_path: Path, file_name: str) -> None:
 
 def make_run_dir(args: Namespace) -> tuple[Path, str]:
     """A new directory <log_dir>/<model_name>_<model_msg>_<%m%d%H%M> (a second one in a minute gets a suffix), and its start time."""
+    if Path(args.log_dir).is_symlink() and not Path(args.log_dir).exists():
+        raise ValueError(f"{args.log_dir}: is a link to a folder that is not there; name another --log_dir, or mount its disk")
     start = time.strftime("%m%d%H%M")
     for suffix in ["", *(f"_{k}" for k in range(2, 1000))]:
         path = Path(args.log_dir) / f"{args.model_name}_{args.model_msg}_{start}{suffix}"

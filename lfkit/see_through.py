@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from einops import rearrange
 
 from lfkit.layers import least
-from lfkit.lightfield import as_float, check_map
+from lfkit.lightfield import as_float, check_map, check_views
 
 GAP = 0.5        # pixels per view step; a surface that much nearer than the background is in its way, one less near is its own slant or noise
 MARGIN = 1       # pixels around an occluder that are not trusted: its soft edge, and what bilinear reading mixes in
@@ -25,7 +25,7 @@ def splat(disp: torch.Tensor, views_num: int, above: float = -math.inf, reach: f
     """A surface's disparity as each view sees it, 'u v h w': a z-buffer of the centre view's pixels.
 
     Pixels that no point with a disparity over `above` reaches hold -inf: what the centre view does not see counts as far. Beyond
-    the sides the map goes on as at its edge. The centre view's own pixels are exact.
+    the sides the map goes on as at its edge, by the picture's own size at most. The centre view's own pixels are exact.
 
     Args:
         disp: 'h w', in pixels per view step.
@@ -34,7 +34,7 @@ def splat(disp: torch.Tensor, views_num: int, above: float = -math.inf, reach: f
         reach: of a point beyond its own pixel, in pixels.
     """
     (h, w), c = disp.shape, views_num // 2
-    pad = math.ceil(c * float(torch.where(disp > above, disp, 0).abs().max())) + 1
+    pad = math.ceil(min(c * float(torch.where(disp > above, disp, 0).abs().max()), max(h, w))) + 1  # a disparity of 1000, which marks what is unknown, would else fill the memory
     padded = F.pad(disp[None, None], (pad,) * 4, mode="replicate")[0, 0]
     y, x = torch.nonzero(padded > above, as_tuple=True)
     values, v = padded[y, x], torch.arange(views_num)[:, None]
@@ -91,8 +91,11 @@ def see_through(lf: np.ndarray, bg_disp: np.ndarray, fg_disp: np.ndarray, mask: 
         a guess), and 1 where the centre view itself does.
 
     Raises:
-        ValueError: when the maps are not of the views' size, or hold a NaN.
+        ValueError: when lf is no light field, the maps are not of the views' size or hold a NaN, or margin is negative.
     """
+    check_views(lf, "lf")
+    if margin < 0:
+        raise ValueError(f"margin must be 0 or more pixels: got {margin}")
     size, views_num = tuple(lf.shape[2:4]), lf.shape[0]
     for name, part in {"bg_disp": bg_disp, "fg_disp": fg_disp, "mask": mask}.items():
         if part is not None:

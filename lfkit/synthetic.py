@@ -255,6 +255,7 @@ def synthesize(seed: int, size: int = 128, views_num: int = 9, max_disp: float =
     check_procedural(seed, size, views_num, max_disp)
     if noise is not None and not 0 <= noise < math.inf:
         raise ValueError(f"noise must be a number from 0: got {noise:g}")
+    seed, size, views_num = int(seed), int(size), int(views_num)  # numpy's integers too
     generator = torch.Generator().manual_seed(SPLIT_SEED + seed)  # on the CPU: the same scene on every device
     margin = math.ceil(views_num // 2 * max_disp) + 4
     canvas = Canvas(size, margin, generator, torch.device(device))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from lfkit.disparity import MAX_DISP, STEP, disp_deviation, inside_levels, nearest_peak
-from lfkit.files import check_target
+from lfkit.files import check_target, write_text
 from lfkit.lightfield import Scene
 from lfkit.metrics import BENCHMARK_BORDER, compute_bad_pix, compute_mse, compute_nll, compute_peaks, compute_scores, compute_sparsification
 
@@ -33,6 +33,8 @@ def score_scene(scene: Scene, disp: np.ndarray, border: int = BENCHMARK_BORDER, 
         A table's row: scene, mse_x100 (squared pixels), bad_pix, bad_pix_003, bad_pix_001 (percent), q25 (px / 100), and each with _<region>.
         A region without a pixel inside the border is left out.
     """
+    if scene.bg_disp is None:
+        raise ValueError(f"{scene.name}: has no true disparity, and can't be scored; give it one, or leave it out of the scenes that are tested")
     parts = {"": None}
     if _inside_border(scene.mask, border):
         parts |= {"_inside": scene.mask} | ({"_outside": ~scene.mask} if _inside_border(~scene.mask, border) else {})
@@ -196,7 +198,7 @@ def check_present(keys: Sequence[str] | None, rows: Iterable[dict]) -> list[str]
     present = {key for row in rows for key in row} - {"scene"}
     keys = list(keys) if keys else [key for key in COLUMNS if key in present]
     if lacking := [key for key in keys if key not in present]:
-        raise ValueError(f"no scene has {', '.join(lacking)}; there is {', '.join(sorted(present))}")
+        raise ValueError(f"no scene has {', '.join(lacking)}; there is {', '.join(sorted(present & TITLES.keys()))}")
     return keys
 
 
@@ -237,8 +239,7 @@ def write_tables(files: Sequence[str | Path], models: dict[str, list[dict]], key
     """
     check_table_files(files)
     for file in map(Path, files):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(format_comparison(models, keys, STYLES[file.suffix], border) + "\n", encoding="utf-8")
+        write_text(file, format_comparison(models, keys, STYLES[file.suffix], border) + "\n")
 
 
 def check_table_files(files: Sequence[str | Path]) -> None:

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import imageio.v3 as iio
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -11,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lfkit.disparity import disparity_levels
+from lfkit.files import write_array, write_picture, write_whole
 from lfkit.lightfield import as_byte, as_float
 from lfkit.model import EARLIER, DeoccNet
 from lfkit.see_through import compute_psnr, compute_ssim
@@ -32,7 +32,7 @@ def disp_limits(*maps: np.ndarray) -> tuple[float, float]:
 def save_disparity(path: str | Path, disp: np.ndarray, limits: tuple[float, float] | None = None) -> None:
     """One disparity map 'h w' as a coloured PNG, over its own range unless limits are given."""
     low, high = limits or disp_limits(disp)
-    plt.imsave(path, disp, cmap=DISP_MAP, vmin=low, vmax=high)
+    write_whole(path, lambda file: plt.imsave(file, disp, cmap=DISP_MAP, vmin=low, vmax=high, format="png"))
 
 
 def save_validation_result(log_path: str | Path, epoch: int, scene: str, center_image: np.ndarray, disp_pred: np.ndarray,
@@ -57,9 +57,8 @@ def save_validation_result(log_path: str | Path, epoch: int, scene: str, center_
     if disp_pred.ndim != 2 or disp_pred.shape != disp_gt.shape:
         raise ValueError(f"disp_pred and disp_gt must be 'h w' maps of one shape: got {disp_pred.shape} and {disp_gt.shape}")
     folder = Path(log_path) / "validation" / f"epoch{epoch}"
-    folder.mkdir(parents=True, exist_ok=True)
-    iio.imwrite(folder / f"{scene}_train.png", as_byte(center_image))
-    np.save(folder / f"{scene}_pred.npy", disp_pred)
+    write_picture(folder / f"{scene}_train.png", as_byte(center_image))
+    write_array(folder / f"{scene}_pred.npy", disp_pred)
     save_disparity(folder / f"{scene}_pred.png", disp_pred, disp_limits(disp_gt))
     save_disparity(folder / f"{scene}_gt.png", disp_gt)
     return folder
@@ -194,7 +193,7 @@ def _inside(pixel: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
     """(y, x) when it lies in a map of that size; ValueError otherwise."""
     if not all(0 <= place < extent for place, extent in zip(pixel, size)):
         raise ValueError(f"pixel (y, x) = {tuple(pixel)} lies outside the {size[0]} x {size[1]} map")
-    return pixel
+    return tuple(pixel)
 
 
 def plot_distribution(both: np.ndarray, background: np.ndarray, pixel: tuple[int, int], max_disp: float, step: float,
@@ -243,7 +242,7 @@ def plot_stages(model: DeoccNet, lf: np.ndarray, pixel: tuple[int, int], fg_disp
     Raises:
         ValueError: when the pixel lies outside the views, or there are not as many of these as the model takes.
     """
-    _inside(pixel, lf.shape[2:4])
+    pixel = _inside(pixel, lf.shape[2:4])
     views = rearrange(torch.tensor(as_float(lf)), "u v h w c -> 1 (u v) c h w").to(model.fine_levels.device)
     with torch.inference_mode():
         seen = model.stages(views)

@@ -14,6 +14,11 @@ from lfkit.checkpoint import FORMAT, prune_checkpoints, random_states, read_chec
 from lfkit.faults import Fault
 
 
+def test_a_device_that_is_not_there():
+    with pytest.raises(ValueError, match="no device 'cuda:99' on this machine: there is cpu"):
+        lfkit.load_pretrained("cuda:99")
+
+
 class Runs:
     """Pickled code that would leave a file behind."""
 

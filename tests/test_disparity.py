@@ -6,6 +6,12 @@ from lfkit import disp_expectation, disparity_levels, get_disp_distribution, ins
 from lfkit.disparity import disp_deviation, find_peaks
 
 
+def test_arrays_are_taken_as_tensors_are():
+    distribution = get_disp_distribution(np.array([[[0.3, -1.2]]], np.float32))
+    for read in (disp_expectation, nearest_peak):
+        assert torch.equal(read(distribution.numpy()), read(distribution))
+
+
 def test_nine_levels_by_default():
     assert disparity_levels().tolist() == [-4, -3, -2, -1, 0, 1, 2, 3, 4]
 

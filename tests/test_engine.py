@@ -287,6 +287,16 @@ def test_resuming_a_file_keeps_the_runs_own_device_and_directory(args):
     assert [r["epoch"] for r in lfkit.fit(args)] == [4, 4]
 
 
+def test_a_run_that_goes_on_under_another_tag_is_told_so(args, capfd):
+    last = list(lfkit.fit(args))[-1]
+    args.model_save_dir, args.epoch = str(last["log_path"] / "model_best.pkl"), 4
+    list(lfkit.fit(args))
+    assert "not as a run named" not in capfd.readouterr().err
+    args.model_msg, args.epoch = "another", 5
+    assert list(lfkit.fit(args))[-1]["log_path"] == last["log_path"]
+    assert f"goes on where it lies, in {last['log_path']}, not as a run named another; start a new one with --start_from" in capfd.readouterr().err
+
+
 def test_a_run_goes_on_without_what_it_started_from(args, tmp_path):
     start = shutil.copy(next(lfkit.fit(args))["log_path"] / "model_state" / "model_last.pkl", tmp_path / "start.pkl")
     args.start_from, args.log_dir, args.epoch = str(start), str(tmp_path / "second"), 1

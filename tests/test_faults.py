@@ -1,8 +1,10 @@
 import errno
+import logging
 import os
 import signal
 import weakref
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -10,7 +12,10 @@ from torch import nn
 import lfkit
 from lfkit.checkpoint import read_checkpoint
 from lfkit.faults import Fault, explained, undisturbed
+from lfkit.files import write_pfm, write_picture, write_text
 from lfkit.losses import WEIGHT_NAMES
+from lfkit.rundir import setup_logging
+from lfkit.visual import save_disparity
 
 CPU = torch.device("cpu")
 WEIGHTS = dict.fromkeys(WEIGHT_NAMES, 1.0)
@@ -125,6 +130,33 @@ def test_a_full_disk_in_mid_run_leaves_the_last_checkpoint_whole(args, monkeypat
     assert lfkit.find_checkpoint(args.log_dir) == log_path / "model_state" / "model_last.pkl" and not list(log_path.rglob("*.tmp"))
     log = next(log_path.glob("*.log")).read_text()
     assert "ended in epoch 2" in log and "go on with --resume auto" in log
+
+
+@pytest.mark.parametrize("name, write", [
+    ("a.pfm", lambda path, value: write_pfm(path, np.full((8, 8), value, np.float32))), ("a.png", lambda path, value: write_picture(path, np.full((8, 8, 3), value, np.uint8))),
+    ("a.html", lambda path, value: write_text(path, str(value))), ("b.png", lambda path, value: save_disparity(path, np.full((8, 8), value, np.float32), (0, 9)))])
+def test_a_full_disk_leaves_the_file_that_was_there(tmp_path, monkeypatch, name, write):
+    write(tmp_path / name, 1)
+    before = (tmp_path / name).read_bytes()
+    write(tmp_path / name, 2)
+    assert (tmp_path / name).read_bytes() != before
+    write(tmp_path / name, 1)
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr("lfkit.files.os.fsync", full)
+    with pytest.raises(Fault, match=rf"{name}: could not be written \(No space left on device\); the one before it is whole"):
+        write(tmp_path / name, 2)
+    assert (tmp_path / name).read_bytes() == before and [p.name for p in tmp_path.iterdir()] == [name]
+
+
+def test_a_log_file_that_cannot_be_written_says_nothing_of_its_own(tmp_path, capfd):
+    setup_logging(tmp_path, "a.log")
+    handler = logging.getLogger("lfkit").handlers[0]
+    handler.stream.close()
+    handler.stream = open("/dev/full", "w") if os.path.exists("/dev/full") else pytest.skip("no /dev/full")
+    logging.getLogger("lfkit").warning("x" * 10000)
+    told = capfd.readouterr().err
+    assert "x" * 10000 in told and "Traceback" not in told
 
 
 def test_a_picture_that_does_not_fit_on_the_disk(args, monkeypatch):

@@ -13,7 +13,7 @@ from einops import rearrange
 import lfkit
 from conftest import real
 from lfkit.files import read_image, write_pfm
-from lfkit.formats import depth_to_disp, read_camera, roughness, seams, unfold, unlikeness, view_pictures
+from lfkit.formats import depth_to_disp, read_camera, roughness, seams, unfold, unlikeness, view_files, view_pictures
 
 # of HCI's scene dino, on views of 48 x 32
 CAMERA = """[intrinsics]
@@ -34,6 +34,41 @@ scene = dino
 authors = 100% someone
 """
 MOSAIC = {"grid": "u v h w c -> (u h) (v w) c", "lenslet": "u v h w c -> (h u) (w v) c"}
+
+
+def test_signs_in_names_are_not_read(tmp_path):
+    for u in range(-1, 2):
+        for v in range(-1, 2):
+            iio.imwrite(tmp_path / f"v_{u}_{v}.png", np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(ValueError, match="are the same view by their numbers; signs are not read, number rows and columns from 0"):
+        lfkit.load_scene(tmp_path)
+
+
+def test_views_under_names_that_are_kept_for_truth(tmp_path):
+    for n in range(9):
+        iio.imwrite(tmp_path / f"depth_{n}.png", np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(FileNotFoundError, match="no views in it but pictures such as depth_0.png, whose names are kept for truth and predictions; if these are the views name them"):
+        view_files(tmp_path)
+
+
+def test_files_of_the_system_are_passed_over(tmp_path):
+    for folder in (tmp_path / "s", tmp_path / "LFs"):
+        folder.mkdir()
+    for n in range(9):
+        for name in (f"v_{n}.png", f"._v_{n}.png"):
+            iio.imwrite(tmp_path / "s" / name, np.zeros((8, 8, 3), np.uint8))
+    (tmp_path / "LFs" / "._t.npy").write_bytes(b"Mac OS X")
+    np.save(tmp_path / "LFs" / "t.npy", np.zeros((3, 3, 8, 8, 3), np.uint8))
+    assert list(lfkit.lightfield.find_scenes(tmp_path)) == ["t", "s"] and lfkit.load_scene(tmp_path / "s").views_num == 3
+
+
+def test_a_picture_that_may_not_be_read(tmp_path, monkeypatch):
+    iio.imwrite(tmp_path / "a.png", np.zeros((8, 8, 3), np.uint8))
+    def refused(*_, **__):
+        raise PermissionError(13, "Permission denied", "a.png")
+    monkeypatch.setattr("lfkit.files.iio.imread", refused)
+    with pytest.raises(PermissionError, match="Permission denied: 'a.png'"):
+        read_image(tmp_path / "a.png")
 
 
 def test_one_view_twice_is_named(tmp_path):

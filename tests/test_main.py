@@ -14,6 +14,7 @@ from einops import rearrange
 import lfkit
 from conftest import real
 from lfkit.__main__ import main
+from lfkit.faults import Fault
 from lfkit.files import read_pfm
 from lfkit.lightfield import find_scenes, is_scene
 
@@ -50,6 +51,25 @@ def test_predict_writes_both_layers(trained, tmp_path):
     turned = lfkit.predict_scene(np.rot90(np.rot90(lfkit.load_scene(scene).lf, 2, (0, 1)), 2, (2, 3)), model, lfkit.choose_device("cpu"))[2].numpy()
     mean = (expected[2].numpy() + np.rot90(turned, 2)) / 2
     assert np.allclose(read_pfm(tmp_path / "two" / f"{scene.stem}_bg_disp.pfm"), mean, atol=1e-5) and not np.allclose(mean, expected[2].numpy(), atol=1e-4)
+
+
+def test_a_table_is_printed_before_a_file_that_fails(trained, tmp_path, capsys, monkeypatch):
+    root, _, weights = trained
+    scenes = sorted((root / "d" / "LFs").glob("*.npy"))
+    def full(*_):
+        raise Fault("t.json: could not be written")
+    monkeypatch.setattr("lfkit.__main__.write_json", full)
+    assert main(["validate", str(scenes[0]), "--weights", str(weights), "--device", "cpu", "--border", "4", "--json", str(tmp_path / "t.json")]) == 1
+    told = capsys.readouterr()
+    assert "MSEx100" in told.out and "t.json: could not be written" in told.err
+
+
+def test_a_target_behind_a_link_to_nothing(trained, tmp_path, capsys):
+    root, _, weights = trained
+    scenes = sorted((root / "d" / "LFs").glob("*.npy"))
+    (tmp_path / "link").symlink_to(tmp_path / "unmounted")
+    assert main(["predict", str(scenes[0]), "--weights", str(weights), "--device", "cpu", "--out", str(tmp_path / "link")]) == 2
+    assert f"can't be written, {tmp_path / 'link'} is a link to a folder that is not there; name another place" in capsys.readouterr().err
 
 
 def test_validate_prints_and_writes_the_table(trained, tmp_path, capsys):

@@ -87,6 +87,15 @@ def test_scores_by_hand():
 BOTH = np.array([[[0.5, 0.0, 0.2]], [[0.0, 1.0, 0.3]], [[0.5, 0.0, 0.5]]])
 
 
+def test_pixels_that_a_mask_leaves_out_may_be_unknown():
+    fg, bg, mask = np.array([[1.0, np.nan, 1.0]]), np.array([[-1.0, np.nan, -1.0]]), np.array([[True, False, True]])
+    filled = np.nan_to_num(fg), np.nan_to_num(bg)
+    assert compute_peaks(BOTH, fg, bg, 1, 1, 0, mask) == compute_peaks(BOTH, *filled, 1, 1, 0, mask)
+    assert compute_nll(BOTH, bg, 1, 1, 0, mask) == compute_nll(BOTH, filled[1].tolist(), 1, 1, 0, mask)
+    with pytest.raises(ValueError, match="has 1 NaN or infinite pixels of 3; mask them out"):
+        compute_nll(BOTH, bg, 1, 1, 0)
+
+
 def test_peaks_by_hand():
     fg, bg = np.array([[1.0, 0.4, 1.0]]), np.array([[-1.0, -1.0, -1.0]])
     # pixel 0: peaks at -1 and 1, both layers; pixel 1: one peak at 0, within half a step of the front at .4, the back is missed;
@@ -150,7 +159,8 @@ def test_as_many_pixels_are_kept_as_the_share_says(size, steps, kept):
 @pytest.mark.parametrize("call, sentence", [
     (lambda: compute_peaks(BOTH, np.zeros((1, 3)), np.zeros((1, 2)), 1, 1, 0), r"fg_disp and bg_disp differ in shape: \(1, 3\) and \(1, 2\)"),
     (lambda: compute_peaks(BOTH[:, :, :2], np.zeros((1, 3)), np.zeros((1, 3)), 1, 1, 0), r"the distribution has shape \(3, 1, 2\), the maps \(1, 3\)"),
-    (lambda: compute_nll(BOTH, np.zeros((1, 3)), 1, 1, 0, np.zeros((1, 3))), "leaves no pixel of the map"),
+    (lambda: compute_nll(BOTH, np.zeros((1, 3)), 1, 1, 0, np.zeros((1, 3))), "the mask leaves no pixel inside the border of 0"),
+        (lambda: compute_bad_pix(GT, GT, np.nan, 0), "threshold must be 0 or more pixels per view step: got nan"),
     (lambda: compute_nll(np.where(BOTH == 1, np.nan, BOTH), np.zeros((1, 3)), 1, 1, 0), "the distribution has 1 NaN or infinite values of 9"),
     (lambda: compute_peaks(np.where(BOTH == 0.5, np.nan, BOTH), np.ones((1, 3)), np.zeros((1, 3)), 1, 1, 0), "the distribution has 3 NaN or infinite values of 9"),
     (lambda: compute_sparsification(GT, GT, np.zeros((2, 2)), 0), r"doubt has shape \(2, 2\), gt \(3, 3\)"),

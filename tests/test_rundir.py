@@ -7,7 +7,16 @@ import pytest
 import torch
 
 import lfkit
-from lfkit.rundir import git_commit, write_curves
+from lfkit.rundir import git_commit, make_run_dir, write_curves
+
+
+def test_a_log_directory_that_links_to_nothing(args, tmp_path):
+    args.log_dir = str(tmp_path / "link")
+    (tmp_path / "link").symlink_to(tmp_path / "unmounted")
+    with pytest.raises(ValueError, match="link: is a link to a folder that is not there; name another --log_dir, or mount its disk"):
+        make_run_dir(args)
+    (tmp_path / "unmounted").mkdir()
+    assert make_run_dir(args)[0].is_dir()
 
 
 def test_a_run_can_be_repeated_from_its_directory_alone(args, tmp_path):

@@ -2,11 +2,12 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 import lfkit
 from conftest import real
 from lfkit.lightfield import as_float
-from lfkit.see_through import compute_psnr, compute_ssim, see_through
+from lfkit.see_through import compute_psnr, compute_ssim, see_through, splat
 
 N, SIZE, BACK, FRONT, PAD = 5, 40, -1, 2, 8
 
@@ -122,6 +123,20 @@ def test_bad_maps(change, sentence):
     back, front = maps(mask)
     with pytest.raises(ValueError, match=sentence):
         see_through(lf, **({"bg_disp": back, "fg_disp": front} | change))
+
+
+def test_a_light_field_that_is_none_and_a_margin_below_none():
+    lf, mask, _ = two_planes(fence_of(1))
+    for bad, margin, sentence in ((lf[:, :-2], 1, "the grid of views must be square and odd"), (lf, -1, "margin must be 0 or more pixels: got -1")):
+        with pytest.raises(ValueError, match=sentence):
+            see_through(bad, *maps(mask), margin=margin)
+
+
+def test_a_disparity_that_marks_what_is_unknown_takes_neither_time_nor_memory():
+    disp = torch.zeros(16, 24)
+    disp[8, 8] = 1e9
+    seen = splat(disp, 3)
+    assert seen[1, 1].equal(disp) and (seen[0, 0] == 0).sum() >= 16 * 24 - 1 and seen[0, 0].max() <= 0
 
 
 def test_bad_pictures():

@@ -9,6 +9,11 @@ from lfkit.canvas import LEAF_OUTLINES, OVERSAMPLE, SOLID, Canvas, LeafKind, _le
 from lfkit.sheets import Sheet
 from lfkit.synthetic import RIM_SLOPE, _blurred, _steep_sheet, _thing_sheet
 
+
+def test_numpys_integers_are_taken():
+    ours, theirs = lfkit.synthesize(np.int64(3), np.int32(16), np.int64(3)), lfkit.synthesize(3, 16, 3)
+    assert np.array_equal(ours.lf, theirs.lf) and ours.name == theirs.name
+
 GREY = 1 / 255  # one step of a uint8 picture
 
 

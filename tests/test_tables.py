@@ -82,6 +82,14 @@ def test_what_cannot_be_compared():
         format_comparison(MODELS, ["mse"])
     with pytest.raises(ValueError, match="no error is named mse; there is ause, bad_pix,"):
         check_errors(["bad_pix", "mse"])
+    with pytest.raises(ValueError, match="no scene has nll; there is bad_pix, mse_x100$"):  # none that would be refused
+        format_comparison({"a": [{"scene": "s", "mse_x100": 1.0, "bad_pix": 2.0, "q25_inside": 3.0}]}, ["nll"])
+
+
+def test_a_scene_without_truth_is_named():
+    scene = lfkit.Scene("s", np.zeros((3, 3, 40, 40, 3), np.uint8))
+    with pytest.raises(ValueError, match="s: has no true disparity, and can't be scored; give it one, or leave it out"):
+        score_scene(scene, np.zeros((40, 40)))
     with pytest.raises(ValueError, match="style must be text, markdown, csv, latex: got 'html'"):
         format_comparison(MODELS, style="html")
     with pytest.raises(ValueError, match="names one checkpoint twice: a.pkl, a.pkl"):
