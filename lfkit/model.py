@@ -5,7 +5,7 @@ from functools import reduce as fold
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange, reduce, repeat
+from einops import rearrange, reduce
 from torch import nn
 
 from lfkit.disparity import MAX_DISP, STEP, disparity_levels, on_levels
