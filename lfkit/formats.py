@@ -78,7 +78,7 @@ def view_files(folder: Path, camera: dict | None = None) -> list[Path]:
         ValueError: when some names have more numbers than others, or they do not fill an odd square grid (the camera's, where it tells one); the sentence names those that are missing.
     """
     files = sorted(folder.glob("input_Cam*.png")) or view_pictures(folder)
-    if passed := [] if files else [f.name for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES]:
+    if not files and (passed := [f.name for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith(".")]):
         raise FileNotFoundError(f"{folder}: no views in it but pictures such as {min(passed)}, whose names are kept for truth and predictions; if these are the views name them input_Cam000.png ...")
     if not files:
         raise FileNotFoundError(f"{folder}: no views in it; a scene is a folder of pictures (input_Cam000.png ...), one picture of all views, or an .npy file")

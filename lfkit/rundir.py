@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from lfkit.distributed import world
-from lfkit.files import write_array, write_whole
+from lfkit.files import write_array, write_text
 
 logger = logging.getLogger("lfkit")
 LOG_FORMAT = "%(asctime)s - %(levelname)s - %(message)s"
@@ -128,7 +128,7 @@ def environment(device: torch.device) -> dict:
 
 def write_json(path: Path, value) -> None:
     """Writes plain values, one of the outermost a line."""
-    write_whole(path, lambda file: file.write((json.dumps(value, indent=1, default=str) + "\n").encode()))
+    write_text(path, json.dumps(value, indent=1, default=str) + "\n")
 
 
 def describe_start(log_path: Path, args: Namespace, device: torch.device, epoch: int) -> None:
@@ -155,6 +155,6 @@ def write_curves(log_path: Path, curves: dict[str, list[float]], epoch: int) -> 
     rows.writerow(["epoch", *curves])
     length = len(curves["train_loss"])
     rows.writerows([epoch - length + k, *values] for k, values in enumerate(zip(*curves.values())))
-    write_whole(log_path / "curves.csv", lambda file: file.write(text.getvalue().encode()))
+    write_text(log_path / "curves.csv", text.getvalue())
     for name in SAVED_AS_NPY:
         write_array(log_path / f"{name}.npy", np.array(curves[name]))

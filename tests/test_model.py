@@ -156,6 +156,20 @@ def test_a_closer_look_taken_twice_in_use_moves_only_what_is_not_at_its_place(mo
     assert 0.02 < (move > 0).float().mean() < 0.98 and move[move > 0].min() > 0.3 * net.step / FINE / 3
 
 
+def test_where_a_repeated_look_moves_nothing_its_features_are_left_out_too(monkeypatch):
+    net, told = DeoccNet(4, 3).eval(), []
+    def closer(equations, evidence, context, disp, where, scale, half_turn):
+        told.append(context[:, -1])
+        left = torch.arange(disp.shape[-1]) < 4
+        return disp + (left if len(told) == 3 else 0 * left), torch.full((2, net.closer_look.hourglass.features, *disp.shape[-2:]), float(len(told)))
+    monkeypatch.setattr(net.closer_look, "forward", closer)
+    with torch.no_grad():
+        net(torch.rand(1, 9, 3, 16, 24))
+    expected = torch.full((16, 24), 2.0)
+    expected[:, :4] = 3.0  # where the repeated look, the third, moved the estimate
+    assert torch.equal(told[3], torch.stack([expected, expected.flip(-2, -1)]))
+
+
 def test_training_asks_each_closer_look_once_and_for_the_light_field_as_it_comes(monkeypatch):
     net, asked = DeoccNet(4, 3), []
     monkeypatch.setattr(net.closer_look.hourglass, "forward", lambda x, f=net.closer_look.hourglass.forward: asked.append(len(x)) or f(x))
