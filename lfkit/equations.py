@@ -3,10 +3,11 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from einops import reduce, repeat
 
 from lfkit.evidence import BLOCK, ROUNDING
-from lfkit.layers import in_full, least, pad_axis, pooled_mean, unpooled
+from lfkit.layers import in_full, least, pooled_mean, unpooled
 
 GRADIENT_FLOOR = 1e-6  # mean squared change of colour per disparity under which there is nothing to see move: noise of 0.001
 TILT_FLOOR = 0.03      # of a plane's moments, in parts of what a window evenly filled would have
@@ -15,19 +16,21 @@ FEW = 1e-6             # that and this over the share of views: one or two views
 LEAST_SHARE = 3e-3     # of the views, a quarter of one of 81; where fewer have a say nothing is corrected
 BLOCK_EDGE = 3  # pixels about a place that shows something else, where it is not read either
 REACH = 2       # pixels that a slope reads on either side
+SLOPE = 2 / 3   # by which differences become slopes
 
 
-def slopes(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Derivatives of '... h w' along rows and columns, of fourth order, a pixel apart; the edge repeated. Differences of slices: on a CPU a convolution of so many single channels takes 25 times as long."""
-    def along(axis):
-        padded = pad_axis(x.reshape(-1, 1, *x.shape[-2:]), axis, REACH, mode="replicate")
-        at = lambda k: padded.narrow(axis, REACH + k, x.shape[axis]).reshape(x.shape)
-        return torch.add(at(1) - at(-1), at(2) - at(-2), alpha=-1 / 8) * (2 / 3)
-    return along(-2), along(-1)
+def differences(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Derivatives of '... h w' along rows and columns in parts of SLOPE, of fourth order, a pixel apart; the edge repeated. Differences of slices: on a CPU a convolution of so many single channels takes 25 times as long."""
+    h, w = x.shape[-2:]
+    padded = F.pad(x.reshape(-1, 1, h, w), [REACH] * 4, mode="replicate")
+    def along(axis, part):
+        at = lambda k: part.narrow(axis, REACH + k, x.shape[axis])
+        return torch.sub(at(1), at(-1)).add_(at(2), alpha=-1 / 8).add_(at(-2), alpha=1 / 8).reshape(x.shape)
+    return along(-2, padded.narrow(-1, REACH, w)), along(-1, padded.narrow(-2, REACH, h))
 
 
 @in_full
-def normal_equations(views: torch.Tensor, weights: torch.Tensor, near: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
+def normal_equations(weights: torch.Tensor, *pictures: tuple[torch.Tensor, torch.Tensor | None]) -> list[tuple[torch.Tensor, ...]]:
     """What each pixel's views say about how far the disparity at which they were read is from the one at which they agree.
 
     Least squares over the views of a pixel: read at a disparity too low by e, the view at offset o = (c - u, c - v) shows what the mean of all shows o e pixels
@@ -35,37 +38,41 @@ def normal_equations(views: torch.Tensor, weights: torch.Tensor, near: torch.Ten
     other views see the point, and where an occluder is believed beside a faint sky, that step is all there is.
 
     Args:
-        views: 'b n c h w'.
         weights: 'b n h w' in [0, 1], how far each view is believed to see the point; it has a say as far as all pixels that its slopes are made of are.
-        near: 'b c h w', colours near the views', black by default: differences from near ones lose the fewest digits.
+        pictures: pairs of views 'b n c h w', such as their colours or their detail, and what is near to all of them, 'b c h w' or None for black: differences from
+            near ones lose the fewest digits.
 
     Returns:
-        a, b and s, 'b 1 h w': the correction is b / a, the views' weighted variance s, and s - b^2 / a what of it the correction leaves; and the share of the
+        Of each pair a, b and s, 'b 1 h w': the correction is b / a, the views' weighted variance s, and s - b^2 / a what of it the correction leaves; and the share of the
         views that have a say, beside LEAST_SHARE that say that nothing is to be corrected.
 
     Source: Lucas and Kanade, IJCAI 1981, along the lines of a light field.
     """
-    n = math.isqrt(views.shape[1])
-    o = n // 2 - torch.arange(n, device=views.device, dtype=views.dtype)
-    weights, moments, values = least(weights, REACH), 0, 0
-    for u, row, some in zip(o, views.split(n, 1), weights.split(n, 1)):  # of views, one at a time: they stay in a processor's cache
-        part = row if near is None else row - near[:, None]
-        say = torch.einsum("kn,bnhw->bkhw", torch.stack([torch.ones_like(o), o, o * o]), some)
+    n = math.isqrt(weights.shape[1])
+    o = n // 2 - torch.arange(n, device=weights.device, dtype=weights.dtype)
+    weights, powers = least(weights, REACH).split(n, 1), torch.stack([torch.ones_like(o), o, o * o])
+    moments = 0
+    for u, some in zip(o, weights):
+        say = torch.einsum("kn,bnhw->bkhw", powers, some)
         moments = moments + torch.cat([say, u * say[:, :2], u * u * say[:, :1]], 1)  # of 1, v, v^2, u, u v, u^2
-        each, some = some[:, :, None], some[:, :, None] * part
-        read = torch.einsum("kn,bnchw->kbchw", torch.stack([torch.ones_like(o), o]), some)
-        sums = torch.stack([reduce(x, "b n c h w -> b c h w", "sum") for x in (some * part, *(each * along for along in slopes(row)))])
-        values = values + torch.cat([read, u * read[:1], sums])  # of the values, times v, times u; their squares; slopes along rows and columns
     total = moments[:, :1].clamp(min=1e-6)
     _, mv, vv, mu, uv, uu = (moments / total).split(1, 1)
-    mean, along_v, along_u, squares, dy, dx = values / total
-    s = squares - mean * mean
-    along_u, along_v = along_u - mu * mean, along_v - mv * mean
-    a = (uu - mu * mu) * dy * dy + 2 * (uv - mu * mv) * dy * dx + (vv - mv * mv) * dx * dx
-    b = -(along_u * dy + along_v * dx)
-    over_colours = lambda x: reduce(x, "b c h w -> b 1 h w", "mean")
-    share = total / views.shape[1]
-    return over_colours(a).clamp(min=0), over_colours(b) * share / (share + LEAST_SHARE), over_colours(s).clamp(min=0), share
+    share, over_colours, found = total / n**2, lambda x: reduce(x, "b c h w -> b 1 h w", "mean"), []
+    for views, near in pictures:
+        values = 0
+        for u, row, some in zip(o, views.split(n, 1), weights):  # of views, one at a time: they stay in a processor's cache
+            part = row if near is None else row - near[:, None]
+            each, some = some[:, :, None], some[:, :, None] * part
+            read = torch.einsum("kn,bnchw->kbchw", powers[:2], some)
+            sums = torch.stack([reduce(x, "b n c h w -> b c h w", "sum") for x in (some * part, *(each * along for along in differences(row)))])
+            values = values + torch.cat([read, u * read[:1], sums])  # of the values, times v, times u; their squares; differences along rows and columns
+        mean, along_v, along_u, squares, dy, dx = values / total
+        dy, dx, s = SLOPE * dy, SLOPE * dx, squares - mean * mean
+        along_u, along_v = along_u - mu * mean, along_v - mv * mean
+        a = (uu - mu * mu) * dy * dy + 2 * (uv - mu * mv) * dy * dx + (vv - mv * mv) * dx * dx
+        b = -(along_u * dy + along_v * dx)
+        found.append((over_colours(a).clamp(min=0), over_colours(b) * share / (share + LEAST_SHARE), over_colours(s).clamp(min=0), share))
+    return found
 
 
 @in_full
@@ -90,7 +97,7 @@ def block_equations(views: torch.Tensor, reach: torch.Tensor, blocks: torch.Tens
     inside = blocks * (offsets[:, None] - torch.einsum("on,kn->ok", offsets, share)[:, :, None])  # of each view from its block's middle
     mean, squares = (torch.einsum("kn,bnhw->bkhw", share, part) for part in (views, views.square()))
     along_u, along_v = torch.einsum("okn,bnhw->obkhw", inside, views) / BLOCK**2
-    dy, dx = slopes(mean)
+    dy, dx = (SLOPE * along for along in differences(mean))
     weights = least(likeness * (torch.einsum("kn,bnhw->bkhw", share, reach.to(views.dtype)) > 1 - 0.5 / BLOCK**2), BLOCK_EDGE)
     said = reduce(weights, "b k h w -> b 1 h w", "mean")
     spread = (BLOCK**2 - 1) / 12  # of the offsets along an axis

@@ -61,9 +61,22 @@ def block_groups(side: int) -> torch.Tensor:
 
 @in_full
 def block_sums(views: torch.Tensor, reach: torch.Tensor, blocks: torch.Tensor) -> torch.Tensor:
-    """What `ViewEvidence` takes, from views 'b n c h w' of centred colours, 0 where one doesn't reach, and reach 'b n h w': sums over blocks 'k n' of views."""
-    parts = views, reach[:, :, None].to(views.dtype), sum_of_squares(views.split(1, 2))
-    return torch.cat([torch.einsum("kn,bnchw->bkchw", blocks, part) for part in parts], 2)
+    """What `ViewEvidence` takes, from views 'b n c h w' of centred colours, 0 where one doesn't reach, and reach 'b n h w': sums over blocks 'k n' of views.
+
+    On a CPU one view at a time, as that stays in its cache: a third of the time; elsewhere all at once.
+    """
+    reach = reach.to(views.dtype)
+    if views.device.type != "cpu":
+        return torch.cat([torch.einsum("kn,bnchw->bkchw", blocks, part) for part in (views, reach[:, :, None], sum_of_squares(views.split(1, 2)))], 2)
+    found = []
+    for block in blocks:
+        total, squares, count = (torch.zeros_like(part[:, 0]) for part in (views, views, reach))
+        for n in block.nonzero()[:, 0].tolist():
+            total.add_(views[:, n])
+            squares.addcmul_(views[:, n], views[:, n])
+            count.add_(reach[:, n])
+        found.append(torch.cat([total, count[:, None], reduce(squares, "b c h w -> b 1 h w", "sum")], 1))
+    return torch.stack(found, 1)
 
 
 def log_score(variance: torch.Tensor, floor: float = VARIANCE_FLOOR) -> torch.Tensor:

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
+from torch.utils._pytree import tree_map
 
 VOTE_WINDOW = 5        # side of the window over which plain votes are averaged, in pixels
 
@@ -17,7 +18,7 @@ def in_full(function):
     def run(*args, **named):
         full = lambda a: a.to(torch.promote_types(a.dtype, torch.float32)) if isinstance(a, torch.Tensor) and a.is_floating_point() else a
         with torch.autocast(next(a for a in (*args, *named.values()) if isinstance(a, torch.Tensor)).device.type, enabled=False):
-            return function(*map(full, args), **{name: full(a) for name, a in named.items()})
+            return function(*tree_map(full, args), **tree_map(full, named))
     return run
 
 
@@ -148,7 +149,11 @@ class Hourglass(nn.Module):
         self.head = nn.Conv2d(full, outputs, 3, padding=1)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        full = self.full_in(F.relu(pointwise(x, self.read.weight, self.read.bias)))
+        return self.gather(pointwise(x, self.read.weight, self.read.bias))
+
+    def gather(self, read: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What is left to do once each pixel's inputs are read, which a caller may do in its own way."""
+        full = self.full_in(F.relu(read))
         half = self.half_in(self.down_half(full))
         half = half + F.interpolate(self.quarter(self.down_quarter(half)), scale_factor=2, mode="nearest")
         full = full + F.interpolate(self.up_full(self.half_out(half)), scale_factor=2, mode="bilinear", align_corners=False)

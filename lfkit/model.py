@@ -83,24 +83,30 @@ def revised(both: torch.Tensor, background: torch.Tensor, estimate: torch.Tensor
     return both + share * (mass * estimate - common), background + share * (estimate - background)
 
 
-def with_half_turn(part: torch.Tensor, turned: torch.Tensor | None = None) -> torch.Tensor:
-    """'b ... h w', and behind it the same, or `turned`, with its pixels half turned: '(2 b) ... h w'."""
-    return torch.cat([part, (part if turned is None else turned).flip(-2, -1)])
+def with_half_turn(part: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """'b ... h w', and behind it another with its pixels half turned: '(2 b) ... h w'."""
+    return torch.cat([part, other.flip(-2, -1)])
 
 
-def ask(hourglass: Hourglass, evidence: Sequence[torch.Tensor], before: Sequence[torch.Tensor], context: torch.Tensor, after: Sequence[torch.Tensor],
+def ask(hourglass: Hourglass, evidence: Sequence[torch.Tensor], context: Sequence[torch.Tensor], features: torch.Tensor | None, after: Sequence[torch.Tensor],
         half_turn: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """What an hourglass says, and its features, of evidence, what stands before the context, the context, and what stands after it, all 'b f h w'; its last 9 outputs are scores of the 3 x 3 neighbours.
+    """What an hourglass says, and its features, of evidence, context, the features of the look before and what stands after them, all 'b f h w'; its last 9 outputs are scores of the 3 x 3 neighbours.
 
     With `half_turn`, the evidence's order for a light field that is half turned, it is the mean of what it says of the light field as it comes and half turned. No view
-    has to be read again for that: all but the context only turns with the pixels. Context and features are then of both, '(2 b) f h w'.
+    has to be read again for that: all but the features, which are then of both, '(2 b) f h w', only turns with the pixels, and can turn once a pixel has been read.
 
     Source: geometric self-ensemble, Timofte et al., CVPR 2016.
     """
     if half_turn is None:
-        return hourglass(torch.cat([*evidence, *before, context, *after], 1))
-    turned = [part[:, half_turn] for part in evidence]
-    out, features = hourglass(torch.cat([*map(with_half_turn, evidence, turned), *map(with_half_turn, before), context, *map(with_half_turn, after)], 1))
+        return hourglass(torch.cat([*evidence, *context, *([] if features is None else [features]), *after], 1))
+    weight, own = hourglass.read.weight, hourglass.read.bias[:, None, None]
+    if features is not None:
+        first, count = sum(part.shape[1] for part in (*evidence, *context)), features.shape[1]
+        own, weight = pointwise(features, weight[:, first:first + count], hourglass.read.bias), torch.cat([weight[:, :first], weight[:, first + count:]], 1)
+    order = torch.cat([k * len(half_turn) + half_turn for k in range(len(evidence))])
+    other = torch.cat([weight[:, order], weight[:, len(order):]], 1)
+    read = pointwise(torch.cat([*evidence, *context, *after], 1), torch.cat([weight, other]), weight.new_zeros(1))
+    out, features = hourglass.gather(with_half_turn(*read.chunk(2, 1)) + own)
     one, other = out.chunk(2)
     other = torch.cat([other[:, :-9], other[:, -9:].flip(1)], 1).flip(-2, -1)
     return (one + other) / 2, features
@@ -135,7 +141,7 @@ class SecondLook(nn.Module):
         """Evidence at each candidate and context 'b f h w', candidates 'b k h w' and the same as places to read at, to a better estimate 'b h w' and features; half_turn as of `ask`."""
         votes = window_mean(torch.cat([F.conv2d(e, self.vote_weights) for e in evidence], 1))
         beside = ((where - where[:, :1]) / spacing).clamp(-4, 4)
-        out, features = ask(self.hourglass, evidence, [beside], context, [], half_turn)
+        out, features = ask(self.hourglass, evidence, [beside, context], None, [], half_turn)
         near, correction, mixing = (HEAD_GAIN * out).split([self.CANDIDATES, 1, 9], 1)
         scores = near + votes.float()
         scores = torch.cat([scores[:, :1] + self.OWN, scores[:, 1:]], 1)
@@ -161,9 +167,9 @@ class CloserLook(nn.Module):
         self.choices = 1 + EQUATIONS * (windows + sum(cell >= WIDE for cell, _ in WINDOWS))
         self.hourglass = Hourglass(evidence + context + self.choices + 2 * EQUATIONS * windows, self.choices + 1 + 9, channels)
 
-    def forward(self, equations: list[tuple[torch.Tensor, ...]], evidence: torch.Tensor, context: torch.Tensor, disp: torch.Tensor,
+    def forward(self, equations: list[tuple[torch.Tensor, ...]], evidence: torch.Tensor, context: torch.Tensor, features: torch.Tensor, disp: torch.Tensor,
                 where: torch.Tensor, scale: float, half_turn: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """EQUATIONS sets of normal equations a, b, s, share 'b 1 h w', evidence and context 'b f h w', an estimate 'b h w' and the same as the place read at, to a better one and features; half_turn as of `ask`."""
+        """EQUATIONS sets of normal equations a, b, s, share 'b 1 h w', evidence, context and the features of the look before 'b f h w', an estimate 'b h w' and the same as the place read at, to a better one and features; half_turn as of `ask`."""
         where, limit = where[:, None], 3 * scale
         changes, texture, doubt = [torch.zeros_like(where)], [], []
         for parts in map(trusted, equations):
@@ -177,7 +183,7 @@ class CloserLook(nn.Module):
                 if cell >= WIDE:
                     changes.append((plane_fit(steep, b + steep * where, cell, side) - where).clamp(-2 * limit, 2 * limit))
         changes = torch.cat(changes, 1)
-        out, features = ask(self.hourglass, [evidence], [], context, [(changes / scale).clamp(-4, 4), *texture, *doubt], half_turn)
+        out, features = ask(self.hourglass, [evidence], [context], features, [(changes / scale).clamp(-4, 4), *texture, *doubt], half_turn)
         choice, correction, mixing = (HEAD_GAIN * out).split([self.choices, 1, 9], 1)
         better = disp + reduce(choice.softmax(1) * changes, "b k h w -> b h w", "sum") + scale * correction[:, 0]
         return mix(better, mixing), features
@@ -392,24 +398,24 @@ class DeoccNet(nn.Module):
         """
         fixed = (lambda d: d) if x.requires_grad else torch.Tensor.detach
         spacing, centre = self.step / FINE, x[:, x.shape[1] // 2]
-        half_turn, ways = (None, context) if self.training else (self.evidence.half_turn, with_half_turn(context))
+        half_turn = None if self.training else self.evidence.half_turn
         candidates = self.second_look.candidates(first)
         evidence = [self.look(x, d, centre)[0] for d in fixed(candidates).unbind(1)]
-        disp, features = self.second_look(evidence, ways, candidates, fixed(candidates), spacing, half_turn)
+        disp, features = self.second_look(evidence, context, candidates, fixed(candidates), spacing, half_turn)
         estimates = [disp]
         if self.training and self.jolt:
             disp = disp + spacing * jolts(disp, self.jolt)
 
         def closer(disp, features, scale):
             equations, evidence = self.equations(x, fixed(disp), centre)
-            return self.closer_look(equations, evidence, torch.cat([ways, features], 1), disp, fixed(disp), scale, half_turn)
+            return self.closer_look(equations, evidence, context, features, disp, fixed(disp), scale, half_turn)
 
         for scale in SCALES:
             disp, features = closer(disp, features, scale * spacing)
             if scale == REPEATED and not self.training:
                 again, changed = closer(disp, features, scale * spacing)
                 moved = (again - disp).abs() > scale * spacing / 3
-                disp, features = torch.where(moved, again, disp), torch.where(with_half_turn(moved)[:, None], changed, features)
+                disp, features = torch.where(moved, again, disp), torch.where(with_half_turn(moved, moved)[:, None], changed, features)
             estimates.append(disp)
         before = torch.cat([context, features[:len(context)]], 1)
         if apart:
@@ -427,7 +433,7 @@ class DeoccNet(nn.Module):
         colour = evidence[:, -4:-1]
         weights = reach * self.evidence.likeness(views, colour)
         fine, means = detail(views, weights), sums[:, :, :3] / sums[:, :, 3:4].clamp(min=1)
-        return [normal_equations(views, weights, colour), normal_equations(fine[:, :, None], weights),
+        return [*normal_equations(weights, (views, colour), (fine[:, :, None], None)),
                 block_equations(fine, reach, self.evidence.blocks, self.evidence.likeness(means, colour, SAME_BLOCK))], evidence
 
     def look_apart(self, x: torch.Tensor, disp: torch.Tensor, centre: torch.Tensor) -> torch.Tensor:

@@ -45,9 +45,9 @@ def even_weights(fraction: float) -> list[float]:
 def interpolate_axis(x: torch.Tensor, taps: list[float], axis: int) -> torch.Tensor:
     """x weighted by taps along an axis, the middle ones before and after the place that is read; same shape, 0 where a tap is missing."""
     size, before = x.shape[axis] - len(taps) + 1, len(taps) // 2 - 1
-    first, *rest = taps
-    out = x.narrow(axis, 0, size) * first
-    for k, weight in enumerate(rest, start=1):
+    (k, weight), *rest = ((k, weight) for k, weight in enumerate(taps) if weight)
+    out = x.narrow(axis, k, size) * weight
+    for k, weight in rest:
         out.add_(x.narrow(axis, k, size), alpha=weight)
     return F.pad(out, (before, before + 1) if axis == -1 else (0, 0, before, before + 1))
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 from conftest import plane
 
-from lfkit.equations import BLOCK_EDGE, FEW, LEAST_SHARE, TRUST_FLOOR, block_equations, normal_equations, plane_fit, slopes, trusted, window_correction
+from lfkit.equations import BLOCK_EDGE, FEW, LEAST_SHARE, SLOPE, TRUST_FLOOR, block_equations, differences, normal_equations, plane_fit, trusted, window_correction
 from lfkit.evidence import ViewEvidence
 from lfkit.sweep import look_closer
 
@@ -12,7 +12,7 @@ from lfkit.sweep import look_closer
 def test_normal_equations_say_how_far_off_a_disparity_is(off):
     disp = 0.37
     views, reach = look_closer(plane(disp) - 0.5, torch.full((1, 40, 40), disp - off))
-    a, b, s, share = normal_equations(views, reach.float())
+    ((a, b, s, share),) = normal_equations(reach.float(), (views, None))
     correction = (b / a)[0, 0, 8:-8, 8:-8]
     assert correction.median() == pytest.approx(off, abs=0.015 + 0.1 * abs(off))
     assert ((s - b * b / a)[0, 0, 8:-8, 8:-8].mean() < 0.1 * s[0, 0, 8:-8, 8:-8].mean()) == (abs(off) > 0.1)  # the correction explains what differs, if that is more than the reading's own error
@@ -23,7 +23,7 @@ def test_normal_equations_against_least_squares():
     """Common correction and one colour a channel, fitted by numpy's solver at one pixel with the slopes of its own views, each as far as all pixels of its slopes are believed."""
     torch.manual_seed(0)
     views, weights = torch.rand(1, 9, 3, 9, 9), torch.rand(1, 9, 9, 9)
-    a, b, s, share = normal_equations(views, weights)
+    ((a, b, s, share),) = normal_equations(weights, (views, None))
     believed, values = weights[0, :, 2:7, 2:7].amin((1, 2)).numpy(), views[0].numpy()
     taps = np.array([1, -8, 0, 8, -1]) / 12
     dy, dx = (np.einsum("n,nck,k->c", believed, part, taps) / believed.sum() for part in (values[:, :, 2:7, 4], values[:, :, 4, 2:7]))
@@ -50,7 +50,7 @@ def test_other_views_from_pixel_to_pixel_make_no_slope():
     weights = torch.ones(5, 5, 24, 40)
     for column in range(40):
         weights[(column // 8) % 4, :, :, column] = 0  # a row of views, another one every eight columns
-    a, b, _, share = normal_equations(views, weights.reshape(1, 25, 24, 40))
+    ((a, b, _, share),) = normal_equations(weights.reshape(1, 25, 24, 40), (views, None))
     correction = (b / a)[0, 0, 4:-4, 4:-4]
     assert torch.allclose(correction, torch.tensor(off), atol=2e-3)
     assert float(share[0, 0, 12, 12]) == pytest.approx(0.8) and float(share[0, 0, 12, 16]) == pytest.approx(0.6)  # beside the change both rows have no say
@@ -62,20 +62,20 @@ def test_hidden_views_have_no_say_in_the_normal_equations():
     weights[:, 5:] = 0
     changed = views.clone()
     changed[:, 5:] = 7
-    for ours, theirs in zip(normal_equations(views, weights), normal_equations(changed, weights)):
+    for ours, theirs in zip(*normal_equations(weights, (views, None), (changed, None))):
         assert torch.allclose(ours, theirs)
 
 
 def test_a_near_colour_changes_no_equation():
     torch.manual_seed(0)
     views, weights, near = torch.rand(1, 9, 3, 8, 8), torch.rand(1, 9, 8, 8), torch.rand(1, 3, 8, 8)
-    for plain, apart in zip(normal_equations(views, weights), normal_equations(views, weights, near)):
+    for plain, apart in zip(*normal_equations(weights, (views, None), (views, near))):
         assert torch.allclose(plain, apart, atol=1e-5)
 
 
 def test_slopes_are_exact_on_a_cubic():
     y, x = torch.meshgrid(torch.arange(12.0) / 6, torch.arange(10.0) / 5, indexing="ij")
-    dy, dx = slopes((y**3 - 2 * y * x + x**2)[None, None])
+    dy, dx = (SLOPE * along for along in differences((y**3 - 2 * y * x + x**2)[None, None]))
     inside = (0, 0, slice(2, -2), slice(2, -2))
     assert torch.allclose(dy[inside], ((3 * y**2 - 2 * x) / 6)[2:-2, 2:-2], atol=1e-5) and torch.allclose(dx[inside], ((2 * x - 2 * y) / 5)[2:-2, 2:-2], atol=1e-5)
 
@@ -112,7 +112,7 @@ def test_a_window_says_how_sure_its_correction_is():
     torch.manual_seed(0)
     picture = torch.nn.functional.avg_pool2d(torch.randn(1, 1, 3, 100, 100).flatten(0, 1), 5, 1, 2)[:, None]
     views = picture + 0.05 * torch.randn(1, 25, 3, 100, 100)
-    equations = normal_equations(views, torch.ones(1, 25, 100, 100))
+    (equations,) = normal_equations(torch.ones(1, 25, 100, 100), (views, None))
     for side in (1, 3, 7):
         change, energy, left = (part[0, 0, 8:-8, 8:-8] for part in window_correction(trusted(equations), 1, side))
         claimed = (left / energy / (25 * 3 * side**2)).sqrt()  # three colours' noise
@@ -139,7 +139,7 @@ def test_block_equations_are_each_blocks_normal_equations(views_num):
     views, blocks = torch.rand(1, views_num**2, 20, 24), ViewEvidence(views_num).blocks
     reach, likeness = torch.ones(1, views_num**2, 20, 24, dtype=torch.bool), torch.rand(1, len(blocks), 1, 1).expand(1, -1, 20, 24)
     ours = block_equations(views, reach, blocks, likeness)
-    theirs = [normal_equations(views[:, :, None], block[None, :, None, None].expand(1, -1, 20, 24)) for block in blocks]
+    theirs = [normal_equations(block[None, :, None, None].expand(1, -1, 20, 24), (views[:, :, None], None))[0] for block in blocks]
     say = likeness[0, :, 0, 0]
     for k in range(3):
         plain = 1 + LEAST_SHARE * views_num**2 / 9 if k == 1 else 1  # without those that say that nothing is to be corrected

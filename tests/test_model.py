@@ -128,16 +128,19 @@ def test_the_evidence_of_a_half_turned_light_field_is_the_same_in_another_order(
     assert torch.allclose(turned, own, atol=0.1) == (views_num == 3)  # which has one block
 
 
-def test_the_later_looks_say_the_mean_over_a_light_field_as_it_comes_and_half_turned():
+@pytest.mark.parametrize("widths", [([3], [1], [2, 1]), ([3, 3], [2], [])])  # of evidence, context and what stands after the features: a closer look's, and with evidence of two candidates
+def test_the_later_looks_say_the_mean_over_a_light_field_as_it_comes_and_half_turned(widths):
     torch.manual_seed(0)
     hourglass = Hourglass(9, 12, 4).eval()
-    order, evidence, before, after = torch.tensor([2, 1, 0]), torch.rand(1, 3, 8, 12), torch.rand(1, 1, 8, 12), torch.rand(1, 2, 8, 12)
-    context = torch.rand(2, 3, 8, 12)  # as it comes, and half turned
+    order, turn = torch.tensor([2, 1, 0]), lambda part: part.flip(-2, -1)
+    evidence, context, after = ([torch.rand(1, f, 8, 12) for f in widths] for widths in widths)
+    earlier = torch.rand(2, 9 - sum(sum(part) for part in widths), 8, 12)  # as it comes, and half turned
+    half_turned_evidence = [turn(part[:, order]) for part in evidence]
     with torch.no_grad():
-        ours, features = ask(hourglass, [evidence], [before], context, [after], order)
-        plain, own = ask(hourglass, [evidence], [before], context[:1], [after], None)
-        turned, other = hourglass(torch.cat([evidence[:, order].flip(-2, -1), before.flip(-2, -1), context[1:], after.flip(-2, -1)], 1))
-        again, _ = ask(hourglass, [evidence[:, order].flip(-2, -1)], [before.flip(-2, -1)], context.flip(0), [after.flip(-2, -1)], order)
+        ours, features = ask(hourglass, evidence, context, earlier, after, order)
+        plain, own = ask(hourglass, evidence, context, earlier[:1], after, None)
+        turned, other = hourglass(torch.cat([*half_turned_evidence, *map(turn, context), earlier[1:], *map(turn, after)], 1))
+        again, _ = ask(hourglass, half_turned_evidence, [*map(turn, context)], earlier.flip(0), [*map(turn, after)], order)
     assert torch.allclose(ours[:, :3], (plain + turned.flip(-2, -1))[:, :3] / 2, atol=1e-6)
     assert torch.allclose(ours[:, 3], (plain[:, 3] + turned[:, -1].flip(-2, -1)) / 2, atol=1e-6)  # the neighbour above to the left is now the one below to the right
     assert torch.allclose(features, torch.cat([own, other]), atol=1e-6)
@@ -158,8 +161,8 @@ def test_a_closer_look_taken_twice_in_use_moves_only_what_is_not_at_its_place(mo
 
 def test_where_a_repeated_look_moves_nothing_its_features_are_left_out_too(monkeypatch):
     net, told = DeoccNet(4, 3).eval(), []
-    def closer(equations, evidence, context, disp, where, scale, half_turn):
-        told.append(context[:, -1])
+    def closer(equations, evidence, context, features, disp, where, scale, half_turn):
+        told.append(features[:, -1])
         left = torch.arange(disp.shape[-1]) < 4
         return disp + (left if len(told) == 3 else 0 * left), torch.full((2, net.closer_look.hourglass.features, *disp.shape[-2:]), float(len(told)))
     monkeypatch.setattr(net.closer_look, "forward", closer)
@@ -172,7 +175,7 @@ def test_where_a_repeated_look_moves_nothing_its_features_are_left_out_too(monke
 
 def test_training_asks_each_closer_look_once_and_for_the_light_field_as_it_comes(monkeypatch):
     net, asked = DeoccNet(4, 3), []
-    monkeypatch.setattr(net.closer_look.hourglass, "forward", lambda x, f=net.closer_look.hourglass.forward: asked.append(len(x)) or f(x))
+    monkeypatch.setattr(net.closer_look.hourglass, "gather", lambda x, f=net.closer_look.hourglass.gather: asked.append(len(x)) or f(x))
     for training in (True, False):
         net.train(training)(torch.rand(1, 9, 3, 16, 16))
     assert asked == [1, 1, 1, 2, 2, 2, 2]
@@ -192,7 +195,7 @@ def test_a_closer_look_at_rest_gathers_corrections_and_planes():
     torch.nn.init.zeros_(look.hourglass.head.weight)
     torch.nn.init.zeros_(look.hourglass.head.bias)
     a, none, full = torch.full((1, 1, 40, 40), 0.5), torch.zeros(1, 1, 40, 40), torch.ones(1, 1, 40, 40)
-    better, _ = look([(a, a * 0.04, a, full), (a, a * 0.01, a, full), (a, none, a, full)], none, none, torch.full((1, 40, 40), 1.0), torch.full((1, 40, 40), 1.0), 0.1)
+    better, _ = look([(a, a * 0.04, a, full), (a, a * 0.01, a, full), (a, none, a, full)], none, none[:, :0], none, torch.full((1, 40, 40), 1.0), torch.full((1, 40, 40), 1.0), 0.1)
     assert torch.allclose(better, torch.full_like(better, 1 + 0.05 * 7 / 22), atol=1e-4)  # 1 of the 22 choices is to stay
 
 
@@ -324,7 +327,7 @@ def test_a_closer_look_hears_how_sure_each_window_is(least):
     look.hourglass.register_forward_pre_hook(lambda module, inputs: heard.append(inputs[0]))
     a, none, full, flat = torch.full((1, 1, 40, 40), 0.5), torch.zeros(1, 1, 40, 40), torch.ones(1, 1, 40, 40), torch.ones(1, 40, 40)
     for left in (least, 4 * least):
-        look([(a, none, a * 0.1, full), (a, none, a * 0.1, full), (a, none, left * full, full)], none, none, flat, flat, 0.15)
+        look([(a, none, a * 0.1, full), (a, none, a * 0.1, full), (a, none, left * full, full)], none, none[:, :0], none, flat, flat, 0.15)
     change = (heard[1] - heard[0]).mean((0, 2, 3))
     assert torch.equal(change[:-5], torch.zeros_like(change[:-5])) and torch.allclose(change[-5:], torch.tensor(math.log(4) / 3), atol=0.02)
 
