@@ -17,7 +17,7 @@ from torch.nn.functional import pad
 
 from lfkit import DeoccNet
 from lfkit.equations import trusted, window_correction
-from lfkit.evidence import RIVAL_FEATURES, RIVAL_REACH, RIVALS, ROBUST, SEARCH
+from lfkit.evidence import RIVAL_REACH, RIVALS, ROBUST, SEARCH
 from lfkit.faults import one_sentence
 from lfkit.lightfield import as_float, load_scene
 from lfkit.model import FINE, WINDOWS
@@ -41,7 +41,7 @@ def corrections(net: DeoccNet, views: torch.Tensor, disp: torch.Tensor):
 def preferred(net: DeoccNet, views: torch.Tensor):
     """For each window, which candidates are its best ones, 'd k h w' by each kind of variance; where variances are cut off, those that are best within RIVAL_REACH."""
     around = round(RIVAL_REACH * FINE / net.step)
-    for place, worse in enumerate(net.cost_volume(views - 0.5)[:, -RIVAL_FEATURES:].split(RIVALS, 1)):
+    for place, worse in enumerate(net.cost_volume(views - 0.5)[1][0].split(RIVALS, 1)):
         cell, side, _ = (*SEARCH, *ROBUST)[place]
         cut = place >= len(SEARCH)
         least = pad(worse, (0, 0, 0, 0, 0, 0, around, around), value=torch.inf).unfold(0, 2 * around + 1, 1).amin(-1) if cut else worse.amin(0)

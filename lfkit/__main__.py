@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from lfkit import distributed
 from lfkit.checkpoint import WEIGHTS, load_model
-from lfkit.config import SentenceParser, add_training_arguments, check_arguments, whole, whole_or_auto
+from lfkit.config import SentenceParser, add_training_arguments, check_arguments, pooled, whole, whole_or_auto
 from lfkit.dashboard import Dashboard, draw_report, run_dashboard
 from lfkit.disparity import MAX_DISP, get_disp_distribution, nearest_peak
 from lfkit.engine import fit
@@ -25,6 +25,7 @@ from lfkit.inference import SYMMETRIES, predict_scene
 from lfkit.lightfield import SCENE_LISTS, Scene, as_byte, find_scenes, is_scene, load_scene, read_scene_list, save_scene, write_pfm, write_synthetic
 from lfkit.memory import is_out_of_memory
 from lfkit.metrics import BENCHMARK_BORDER
+from lfkit.model import POOLING
 from lfkit.report import write_report
 from lfkit.rundir import write_json
 from lfkit.synthetic import synthesize
@@ -215,7 +216,7 @@ def make_parser() -> SentenceParser:
     network.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:0 ...")
     network.add_argument("--test_length", type=whole_or_auto(1), default="auto", help="longest side of a crop, pixels; auto: by the memory")
     network.add_argument("--shave", type=whole_or_auto(0), default="auto", help="pixels of a crop's inner sides not trusted; auto: the network's reach")
-    network.add_argument("--mod", type=whole(1), default=8, help="crops start at multiples of it")
+    network.add_argument("--mod", type=pooled, default=POOLING, help=f"crops start at multiples of it, itself one of {POOLING}")
     network.add_argument("--symmetries", type=int, choices=SYMMETRIES, default=1, help="mean over so many ways to turn and mirror the light field, in as many times the time")
     weights = {"default": str(WEIGHTS), "metavar": "FILE", "help": "checkpoint; the shipped weights by default"}
 

@@ -8,7 +8,7 @@ from functools import partial
 
 from lfkit.disparity import MAX_DISP, STEP, disparity_levels
 from lfkit.losses import CRITERIA, DISP_CRITERIA, WEIGHT_NAMES
-from lfkit.model import check_views_num
+from lfkit.model import POOLING, check_views_num
 from lfkit.optim import OPTIMIZERS, PRECISIONS
 
 
@@ -46,12 +46,12 @@ class SentenceParser(ArgumentParser):
             self.error(f"the line {line} is neither flags nor JSON, \"name\": value ({error}); correct its quotes")
 
 
-def number(low: float, high: float = float("inf"), kind: type = float, below: float = float("inf")):
-    """An argparse type: a number from `low` to `high` and less than `below`; a whole one where the kind is int."""
-    name = "whole number" if kind is int else "number"
+def number(low: float, high: float = float("inf"), kind: type = float, below: float = float("inf"), of: float = 0):
+    """An argparse type: a number from `low` to `high` and less than `below`; a whole one where the kind is int, a multiple of `of` where that is given."""
+    name = f"multiple of {of}" if of else "whole number" if kind is int else "number"
     def parse(text):
         value = kind(text)
-        if not (low <= value <= high and value < below):
+        if not (low <= value <= high and value < below) or (of and value % of):
             raise ArgumentTypeError(f"must be a {name} from {low}{f' to {high}' if high < float('inf') else ''}{f' and below {below}' if below < float('inf') else ''}: got {text}")
         return value
     parse.__name__ = name
@@ -59,6 +59,7 @@ def number(low: float, high: float = float("inf"), kind: type = float, below: fl
 
 
 whole, share = partial(number, kind=int), number(0, 1)
+pooled = whole(POOLING, of=POOLING)  # crops that start elsewhere are pooled in other cells than the whole scene
 
 
 def whole_or_auto(low: int):
@@ -144,7 +145,7 @@ def _validation_flags(add: Callable) -> None:
     add("--save_image_every", type=whole(1), default=50, help="epochs between two validations whose pictures are kept; the last one's are too")
     add("--test_length", type=whole_or_auto(1), default=96, help="longest side of a validation crop, pixels; auto: by the memory")
     add("--shave", type=whole_or_auto(0), default=16, help="pixels of a crop's inner sides not trusted; auto: the network's reach")
-    add("--mod", type=whole(1), default=8, help="crops start at multiples of it")
+    add("--mod", type=pooled, default=POOLING, help=f"crops start at multiples of it, itself one of {POOLING}")
 
 
 def _log_flags(add: Callable) -> None:

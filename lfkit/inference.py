@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from lfkit.augment import rotate, transpose
 from lfkit.crops import Crop, halve, plan_crops
+from lfkit.distributed import choose_device
 from lfkit.faults import release
 from lfkit.lightfield import as_float, check_image
 from lfkit.memory import PeakBytes, free_memory, is_out_of_memory, kept_pages
@@ -51,7 +52,7 @@ class _Scene:
         parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
         part = self.read(Crop((0, 1, 0, 1), (0, 1, 0, 1)))
         self.home = part.device
-        self.device = torch.device(device) if device else self.home if parameter is None else parameter.device
+        self.device = choose_device(device) if device else self.home if parameter is None else parameter.device
         self.dtype = parameter.dtype if parameter is not None else torch.float32 if part.dtype == torch.uint8 else part.dtype
 
     def _check_values(self) -> None:
@@ -308,7 +309,7 @@ def overlap_crop_forward(x: Tensor | np.ndarray, model: Callable, scale: int = 1
 
     Raises:
         ValueError: when x is not 'b n h w c', holds NaN, or n is no square; max_length can't work with shave and mod; outputs differ in size or
-            have another than scale times the crop's.
+            have another than scale times the crop's; the device is not there.
         MemoryError: when the least crop is still too large.
     """
     _check_options(scale, max_length, shave, mod, memory, batch)

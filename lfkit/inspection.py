@@ -107,6 +107,7 @@ def plot_epipolar(lf: np.ndarray, row: int, disps: dict[str, np.ndarray]) -> Fig
     Raises:
         ValueError: when the row lies outside, there are more than three maps, or a map is of another size.
     """
+    lf, disps = np.asarray(lf), {label: np.asarray(disp) for label, disp in disps.items()}
     n, (height, width) = lf.shape[0], lf.shape[2:4]
     if not 0 <= row < height:
         raise ValueError(f"row must lie in 0 ... {height - 1}: got {row}")

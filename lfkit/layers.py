@@ -75,7 +75,7 @@ def unpooled(x: torch.Tensor, cell: int) -> torch.Tensor:
 
 
 def pointwise(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """The 1x1 convolution of 'b f h w' by weight 'k f 1 1' and bias 'k', channels last, as a matrix product: with few outputs a CPU's convolution takes four times as long, as it first moves all that it reads."""
+    """The 1x1 convolution of 'b f h w' by weight 'k f 1 1' and bias 'k', or another for each pixel, 'b (h w) k', channels last, as a matrix product: with few outputs a CPU's convolution takes four times as long, as it first moves all that it reads."""
     pixels = x.movedim(1, -1).flatten(1, 2)
     return torch.baddbmm(bias, pixels, weight.flatten(1).T.expand(len(x), -1, -1)).unflatten(1, x.shape[2:]).movedim(-1, 1)
 

@@ -21,7 +21,8 @@ POOLING = 8     # crops agree with the whole image where they start at multiples
 REACH = 4       # pixels within which the second look takes its neighbours' least and greatest estimate for its own
 CLOSE_GAIN = 3.0  # scores differ less between close candidates than between far ones
 SCALES = (0.5, 0.3, 0.15)  # corrections that the closer looks expect, in distances of two first candidates
-REPEATED = 0.3  # the closer look that is taken a second time in use; what that moves by less than a third of this is at its place, and stays
+REPEATED = 0.3  # the closer look that is taken a second time in use
+AT_PLACE = 1 / 3  # of its scale: what it moves by half as much is at its place, and stays; what it moves by more goes all the way
 EARLIER = ("first", "second", "third", "fourth", "fifth")  # the disparity maps of all looks but the last
 LATER = ("second_look.", "closer_look.", "outline_look.")  # what the names of the later looks' weights begin with
 JOLT = 0.8      # by how many distances of two first candidates a jolted estimate is moved, at most
@@ -298,8 +299,8 @@ class DeoccNet(nn.Module):
         if not x.is_floating_point() or x.dtype == torch.float64:
             raise ValueError(f"the network takes float32 in [0, 1]: got {x.dtype}; divide bytes by 255, and pass x.float()")
 
-    def cost_volume(self, x: torch.Tensor) -> torch.Tensor:
-        """How the views agree on each candidate: centred views 'b n c h w' to '(b d) f h w'."""
+    def cost_volume(self, x: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """How the views agree on each candidate: centred views 'b n c h w' to the evidence at each, 'b f h w', and how much worse than the best one each is, 'b d f h w'."""
         centre, spacing = x[:, x.shape[1] // 2], self.step / FINE
         sweep = ViewSweep(torch.cat([x, torch.ones_like(x[:, :, :1]), detail(x)[:, :, None]], 2), self.max_disp, spacing)
         evidence, rivals = [], []
@@ -308,18 +309,22 @@ class DeoccNet(nn.Module):
             seen, variances = self.evidence(sums[:, :, :5], centre)
             evidence.append(seen)
             rivals.append(torch.cat([variances, self.evidence.detail(torch.stack([sums[:, :, k] for k in (5, 3, 6)], 2))], 1))
-        rivals = competition(torch.stack(rivals, 1), spacing).unbind(1)
-        volume = torch.cat([part for pair in zip(evidence, rivals) for part in pair], 1)  # in one piece at once: it is large
-        return rearrange(volume, "b (d f) h w -> (b d) f h w", d=len(evidence))
+        return evidence, competition(torch.stack(rivals, 1), spacing)
 
-    def aggregate(self, volume: torch.Tensor, guide: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Votes gathered over pixels and candidates: '(b d) f h w' to '(b d) 2 h w' scores and features '(b d) f h w'."""
+    def read(self, volume: tuple[list[torch.Tensor], torch.Tensor]) -> list[torch.Tensor]:
+        """What is made of each pixel and candidate of a cost volume, which needs never lie in one piece: features and votes, '(b d) f h w'."""
+        evidence, rivals = volume
+        own, beside = torch.cat([self.match.weight, self.vote_weights]).split([evidence[0].shape[1], rivals.shape[2]], 1)
+        seen = torch.stack([pointwise(part, own, F.pad(self.match.bias, (0, len(self.vote_weights)))).movedim(1, -1) for part in evidence], 1)
+        return pointwise(rivals.flatten(0, 1), beside, rearrange(seen, "b d h w k -> (b d) (h w) k")).split([len(self.match.bias), len(self.vote_weights)], 1)
+
+    def aggregate(self, volume: tuple[list[torch.Tensor], torch.Tensor], guide: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Votes of a cost volume gathered over pixels and candidates, to '(b d) 2 h w' scores and features '(b d) f h w'."""
         d = len(self.fine_levels)
         through = lambda blocks, x: fold(lambda y, block: block(y, d), blocks, x)
         with_guide = lambda x, guide: (x.unflatten(0, (-1, d)) + guide[:, None]).flatten(0, 1)
         wider = lambda x, mode: F.interpolate(x, scale_factor=2, mode=mode)
-        read = pointwise(volume, torch.cat([self.match.weight, self.vote_weights]), F.pad(self.match.bias, (0, len(self.vote_weights))))
-        skip, votes = read.split([len(self.match.bias), len(self.vote_weights)], 1)
+        skip, votes = self.read(volume)
         skip, votes = F.relu(skip), window_mean(votes)
         skip = skip + F.relu(with_guide(self.first_in(skip), guide))
         middle = through(self.middle_in, with_guide(self.down_middle(skip), self.guide_middle(guide)))
@@ -345,7 +350,7 @@ class DeoccNet(nn.Module):
         Raises:
             ValueError: when x has another number of axes, views or colours.
         """
-        seen = self.stages(x, apart=earlier)
+        seen, _ = self.looks(x, apart=earlier)
         looks = tuple(seen[name] for name in EARLIER) if earlier else ()
         return *self.distributions(seen), seen["depth_map"], *looks
 
@@ -354,29 +359,32 @@ class DeoccNet(nn.Module):
         both, background = (in_full(torch.einsum)("bfhw,fd->bdhw", seen[name], self.to_coarse) for name in ("both", "background"))
         return (both, background) if self.training else revised(both, background, on_levels(seen["depth_map"], self.levels))
 
-    def stages(self, x: torch.Tensor, apart: bool = False) -> dict[str, torch.Tensor]:
+    def stages(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """What each stage sees, in the order in which it comes.
 
         Args:
             x: as in `forward`.
-            apart: no gradient runs from the last look to those before.
 
         Returns:
-            volume 'b d f h w', the evidence at each candidate of `fine_levels`; both and background 'b d h w', the first look's distributions over these;
+            evidence 'b d f h w', at each candidate of `fine_levels`; both and background 'b d h w', the first look's distributions over these;
             EARLIER 'b h w' each, the disparity after these looks; depth_map 'b h w', after the last.
         """
+        seen, evidence = self.looks(x)
+        return {"evidence": torch.stack(evidence, 1)[..., :x.shape[-2], :x.shape[-1]]} | seen
+
+    def looks(self, x: torch.Tensor, apart: bool = False) -> tuple[dict[str, torch.Tensor], list[torch.Tensor]]:
+        """`stages` without the evidence, and that at each candidate, padded; with `apart`, no gradient runs from the last look to those before."""
         self.check_input(x)
-        b, h, w = len(x), *x.shape[-2:]
+        h, w = x.shape[-2:]
         x = F.pad(x, (0, -w % POOLING, 0, -h % POOLING, 0, 0), mode="replicate") - 0.5
         centre = x[:, x.shape[1] // 2]
         volume = self.cost_volume(x)
         seen, context, _ = self.first_look(volume, self.guide(centre))
-        seen = {"volume": rearrange(volume, "(b d) f h w -> b d f h w", b=b)} | seen
         seen |= zip((*EARLIER[1:], "depth_map"), self.look_again(x, seen["first"], context, apart), strict=True)
-        return {name: part[..., :h, :w] for name, part in seen.items()}
+        return {name: part[..., :h, :w] for name, part in seen.items()}, volume[0]
 
-    def first_look(self, volume: torch.Tensor, guide: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
-        """The evidence '(b d) f h w' and the picture's features 'b f h w' to `stages`' both, background and first, to the context 'b f h w' of the looks after it, and to features '(b d) f h w'."""
+    def first_look(self, volume: tuple[list[torch.Tensor], torch.Tensor], guide: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
+        """A cost volume and the picture's features 'b f h w' to `stages`' both, background and first, to the context 'b f h w' of the looks after it, and to features '(b d) f h w'."""
         out, full = self.aggregate(volume, guide)
         scores, features = (rearrange(part, "(b d) k h w -> b d h w k", b=len(guide)) for part in (out, full))
         both, background = scores.float().softmax(1).unbind(-1)
@@ -385,7 +393,7 @@ class DeoccNet(nn.Module):
         gathered = torch.cat([torch.take_along_dim(features, peak[..., None], 1)[:, 0], features.mean(1)], -1).movedim(-1, 1)
         moments = [in_full(torch.einsum)("bdhw,d->bhw", p, self.fine_levels) - first for p in (both, background)]
         summary = torch.stack([first, *moments, background.amax(1)], 1)
-        summary = summary if volume.requires_grad else summary.detach()
+        summary = summary if volume[1].requires_grad else summary.detach()
         context = torch.cat([gathered, guide, summary], 1)
         return {"both": both, "background": background, "first": first}, context, full
 
@@ -414,8 +422,8 @@ class DeoccNet(nn.Module):
             disp, features = closer(disp, features, scale * spacing)
             if scale == REPEATED and not self.training:
                 again, changed = closer(disp, features, scale * spacing)
-                moved = (again - disp).abs() > scale * spacing / 3
-                disp, features = torch.where(moved, again, disp), torch.where(with_half_turn(moved, moved)[:, None], changed, features)
+                share = (2 * (again - disp).abs() / (AT_PLACE * scale * spacing) - 1).clamp(0, 1)  # with one threshold, rounding would decide there
+                disp, features = disp.lerp(again, share), features.lerp(changed, with_half_turn(share, share)[:, None].to(features))
             estimates.append(disp)
         before = torch.cat([context, features[:len(context)]], 1)
         if apart:

@@ -250,13 +250,13 @@ def plot_stages(model: DeoccNet, lf: np.ndarray, pixel: tuple[int, int], fg_disp
         final, seen = [*map(at_pixel, model.distributions(seen))], {name: at_pixel(part) for name, part in seen.items()}
     levels, groups = model.fine_levels.cpu().numpy(), len(model.evidence.groups)
     fig, axes = _panels(4, 4.0)
-    volume = seen["volume"]
-    curves = {"all views": (volume[:, groups - 1], "-"), "best of the blocks of 3 x 3 views": (volume[:, groups], "--"),
-              "between blocks of like colour": (volume[:, groups + 1], ":")}
+    evidence = seen["evidence"]
+    curves = {"all views": (evidence[:, groups - 1], "-"), "best of the blocks of 3 x 3 views": (evidence[:, groups], "--"),
+              "between blocks of like colour": (evidence[:, groups + 1], ":")}
     for (name, (values, style)), colour in zip(curves.items(), ("#000000", "#0072B2", "#D55E00")):
         axes[0].plot(levels, values, style, marker="o", markersize=3, label=name, color=colour)
     axes[0].set(title="1. do the views agree?", ylabel="log variance (low: they do)")
-    axes[1].plot(levels, volume[:, groups + 2], "o-", markersize=3, color="#009E73", label="share of like blocks")
+    axes[1].plot(levels, evidence[:, groups + 2], "o-", markersize=3, color="#009E73", label="share of like blocks")
     axes[1].set(title="2. how many of them?", ylabel="share", ylim=(0, 1.05))
     for ax, at, distributions in ((axes[2], levels, (seen["both"], seen["background"])), (axes[3], model.levels.cpu().numpy(), final)):
         for name, values, style, colour in zip(("depDistT (both layers)", "depDistS (background)"), distributions, ("-", "--"), ("#0072B2", "#E69F00")):

@@ -42,6 +42,7 @@ def test_parsing_ignores_the_process_arguments():
     (["--max_disp", "3", "--step", "2"], "max_disp must be a whole multiple of step: got max_disp 3 and step 2; try --max_disp 4"),
     (["--patch_sise", "3"], "unrecognized arguments: --patch_sise 3"),
     (["--seed", str(2**63)], f"must be a whole number from 0 to {2**62}: got {2**63}"),
+    (["--mod", "12"], "--mod: must be a multiple of 8 from 8: got 12"),
     (["--batch_size", "0"], "must be a whole number from 1: got 0"),
     (["--patch_size", "1"], "must be a whole number from 2: got 1"),
     (["--model_msg", "a/b"], "--model_msg is part of a folder's name, and can't have / or .* in it: got 'a/b'; name the place by --log_dir"),

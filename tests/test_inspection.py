@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 
 from lfkit.inspection import explore, inspect_epipolar, inspect_pixel, inspect_points, inspect_refocus, plot_epipolar, plot_points, read_pixel
 from lfkit.visual import plot_curves
@@ -51,7 +52,7 @@ def test_a_click_shows_the_distribution_there(shown):
 
 
 def test_a_right_slope_follows_the_slice(scene):
-    fig = plot_epipolar(scene.lf, 7, {"true": scene.bg_disp, "none": 0 * scene.bg_disp})
+    fig = plot_epipolar(torch.from_numpy(scene.lf), 7, {"true": torch.from_numpy(scene.bg_disp), "none": 0 * scene.bg_disp})
     lines = fig.axes[1].lines
     assert len(lines) == 48 and fig.axes[1].get_xlabel() == "x (px)" and [t.get_text() for t in fig.axes[1].get_legend().get_texts()] == ["true", "none"]
     line, zero = lines[3], lines[24 + 3]
