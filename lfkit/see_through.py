@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from einops import rearrange
 
 from lfkit.layers import least
-from lfkit.lightfield import as_float, check_map, check_views
+from lfkit.lightfield import as_float, check_image, check_map, check_views
 
 GAP = 0.5        # pixels per view step; a surface that much nearer than the background is in its way, one less near is its own slant or noise
 MARGIN = 1       # pixels around an occluder that are not trusted: its soft edge, and what bilinear reading mixes in
@@ -91,9 +91,10 @@ def see_through(lf: np.ndarray, bg_disp: np.ndarray, fg_disp: np.ndarray, mask: 
         a guess), and 1 where the centre view itself does.
 
     Raises:
-        ValueError: when lf is no light field, the maps are not of the views' size or hold a NaN, or margin is negative.
+        ValueError: when lf is no light field or holds floats outside [0, 1], the maps are not of the views' size or hold a NaN, or margin is negative.
     """
     check_views(lf, "lf")
+    check_image(lf, "lf")
     if margin < 0:
         raise ValueError(f"margin must be 0 or more pixels: got {margin}")
     size, views_num = tuple(lf.shape[2:4]), lf.shape[0]

@@ -127,7 +127,7 @@ def test_bad_maps(change, sentence):
 
 def test_a_light_field_that_is_none_and_a_margin_below_none():
     lf, mask, _ = two_planes(fence_of(1))
-    for bad, margin, sentence in ((lf[:, :-2], 1, "the grid of views must be square and odd"), (lf, -1, "margin must be 0 or more pixels: got -1")):
+    for bad, margin, sentence in ((lf[:, :-2], 1, "the grid of views must be square and odd"), (2 * lf + 1, 1, "lf: float pixels must lie in \\[0, 1\\], got 1"), (lf, -1, "margin must be 0 or more pixels: got -1")):
         with pytest.raises(ValueError, match=sentence):
             see_through(bad, *maps(mask), margin=margin)
 
