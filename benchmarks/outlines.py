@@ -72,8 +72,8 @@ def main() -> None:
             scene = load_scene(member) if isinstance(member, str) else synthesize(member, 160)
             with torch.inference_mode():
                 counts += count_sides(scene, predict_scene(scene.lf, model, device)[2].numpy())
-        shares = (100 * counts[side, step, "off"] / max(counts[side, step, "all"], 1) for side in ("near", "far") for step in range(STEPS))
-        print(f"| {name} | " + " | ".join(f"{share:.0f} %" for share in shares) + f" | {100 * counts['error', 'beside'] / max(counts['error', 'all'], 1e-9):.0f} % |", flush=True)
+        share = lambda at: f"{100 * counts[*at, 'off'] / counts[*at, 'all']:.0f} %" if counts[*at, "all"] else "-"
+        print(f"| {name} | " + " | ".join(share((side, step)) for side in ("near", "far") for step in range(STEPS)) + f" | {100 * counts['error', 'beside'] / max(counts['error', 'all'], 1e-9):.0f} % |", flush=True)
 
 
 if __name__ == "__main__":

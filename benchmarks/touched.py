@@ -67,7 +67,8 @@ def main() -> None:
     print("\n| scene | outlines | falls by 0.05 and more | 0.1 | 0.2 | median |\n|---|---|---|---|---|---|")
     for name, scenes in groups.items():
         fall = np.concatenate([*map(falls, scenes)])
-        print(f"| {name} | {len(fall)} | " + " | ".join(f"{100 * (fall >= least).mean():.0f} %" for least in (0.05, 0.1, 0.2)) + f" | {np.median(fall):.3f} |")
+        shares = [f"{100 * (fall >= least).mean():.0f} %" for least in (0.05, 0.1, 0.2)] + [f"{np.median(fall):.3f}"] if len(fall) else ["-"] * 4
+        print(f"| {name} | {len(fall)} | " + " | ".join(shares) + " |")
 
 
 if __name__ == "__main__":

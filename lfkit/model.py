@@ -104,8 +104,9 @@ def ask(hourglass: Hourglass, evidence: Sequence[torch.Tensor], context: Sequenc
     if features is not None:
         first, count = sum(part.shape[1] for part in (*evidence, *context)), features.shape[1]
         own, weight = pointwise(features, weight[:, first:first + count], hourglass.read.bias), torch.cat([weight[:, :first], weight[:, first + count:]], 1)
-    order = torch.cat([k * len(half_turn) + half_turn for k in range(len(evidence))])
-    other = torch.cat([weight[:, order], weight[:, len(order):]], 1)
+    order = torch.cat([k * len(half_turn) + half_turn for k in range(len(evidence))])  # groups that are the same may have one place for all
+    other = torch.zeros_like(weight).index_add_(1, order, weight[:, :len(order)])
+    other[:, len(order):] = weight[:, len(order):]
     read = pointwise(torch.cat([*evidence, *context, *after], 1), torch.cat([weight, other]), weight.new_zeros(1))
     out, features = hourglass.gather(with_half_turn(*read.chunk(2, 1)) + own)
     one, other = out.chunk(2)
@@ -296,7 +297,7 @@ class DeoccNet(nn.Module):
         n = self.views_num**2
         if x.ndim != 5 or x.shape[1] != n or x.shape[2] != 3 or not x.numel():
             raise ValueError(f"the network takes 'b n c h w' with n = {n} views and c = 3 colours, and at least one pixel: got shape {tuple(x.shape)}")
-        if not x.is_floating_point() or x.dtype == torch.float64:
+        if x.dtype != torch.float32:
             raise ValueError(f"the network takes float32 in [0, 1]: got {x.dtype}; divide bytes by 255, and pass x.float()")
 
     def cost_volume(self, x: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:

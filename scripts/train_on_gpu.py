@@ -79,7 +79,10 @@ class Pool:
         return len(self.scenes)
 
     def wait_for(self, count: int) -> None:
-        """Until there are so many scenes."""
+        """Until there are so many scenes; says at first that it waits."""
+        found = self.grow()
+        if found < count:
+            print(f"waiting for {count} scenes in {self.folder}, {found} so far; `render` makes them", flush=True)
         while self.grow() < count:
             time.sleep(1)
 

@@ -118,6 +118,22 @@ def half_turned(x):
     return x.flip(1, -2, -1)
 
 
+@pytest.mark.parametrize("views_num", [3, 5, 7, 9])
+def test_a_network_in_use_asks_its_hourglasses_about_both_ways(views_num, monkeypatch):
+    torch.manual_seed(0)
+    net, x = DeoccNet(8, views_num, 2).eval(), torch.rand(1, views_num**2, 3, 24, 32)
+    def by_hand(hourglass, evidence, context, features, after, order):
+        one, other = (None, None) if features is None else features.chunk(2)
+        inputs = lambda evidence, features, turn: hourglass(torch.cat([*map(turn, (*evidence, *context)), *([] if features is None else [features]), *map(turn, after)], 1))
+        (plain, own), (turned, theirs) = inputs(evidence, one, lambda p: p), inputs([part[:, order] for part in evidence], other, lambda p: p.flip(-2, -1))
+        turned = torch.cat([turned[:, :-9], turned[:, -9:].flip(1)], 1).flip(-2, -1)
+        return (plain + turned) / 2, torch.cat([own, theirs])
+    with torch.inference_mode():
+        ours = net(x)[2]
+        monkeypatch.setattr("lfkit.model.ask", by_hand)
+        assert torch.allclose(ours, net(x)[2], atol=1e-4)
+
+
 @pytest.mark.parametrize("views_num", [3, 5, 9])
 def test_the_evidence_of_a_half_turned_light_field_is_the_same_in_another_order(views_num):
     net, x, disp = DeoccNet(4, views_num), torch.rand(1, views_num**2, 3, 16, 24) - 0.5, torch.rand(1, 16, 24)
@@ -129,11 +145,14 @@ def test_the_evidence_of_a_half_turned_light_field_is_the_same_in_another_order(
 
 
 @pytest.mark.parametrize("widths", [([3], [1], [2, 1]), ([3, 3], [2], [])])  # of evidence, context and what stands after the features: a closer look's, and with evidence of two candidates
-def test_the_later_looks_say_the_mean_over_a_light_field_as_it_comes_and_half_turned(widths):
+@pytest.mark.parametrize("order", [[2, 1, 0], [0, 0, 2]])  # of the second, as of few views, two groups are the same
+def test_the_later_looks_say_the_mean_over_a_light_field_as_it_comes_and_half_turned(widths, order):
     torch.manual_seed(0)
     hourglass = Hourglass(9, 12, 4).eval()
-    order, turn = torch.tensor([2, 1, 0]), lambda part: part.flip(-2, -1)
+    turn = lambda part: part.flip(-2, -1)
     evidence, context, after = ([torch.rand(1, f, 8, 12) for f in widths] for widths in widths)
+    evidence = [part[:, order] if order[0] == order[1] else part for part in evidence]
+    order = torch.tensor(order)
     earlier = torch.rand(2, 9 - sum(sum(part) for part in widths), 8, 12)  # as it comes, and half turned
     half_turned_evidence = [turn(part[:, order]) for part in evidence]
     with torch.no_grad():
