@@ -63,7 +63,7 @@ def block_groups(side: int) -> torch.Tensor:
 def block_sums(views: torch.Tensor, reach: torch.Tensor, blocks: torch.Tensor) -> torch.Tensor:
     """What `ViewEvidence` takes, from views 'b n c h w' of centred colours, 0 where one doesn't reach, and reach 'b n h w': sums over blocks 'k n' of views.
 
-    On a CPU one view at a time, as that stays in its cache: a third of the time; elsewhere all at once.
+    On a CPU one view at a time, as that stays in its cache: half of the time; elsewhere all at once.
     """
     reach = reach.to(views.dtype)
     if views.device.type != "cpu":
