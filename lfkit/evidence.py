@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from einops import rearrange, reduce
 from torch import nn
 
-from lfkit.layers import in_full, inside, mean_along, pad_axis, pooled_mean, sum_of_squares, unpooled, window_mean
+from lfkit.layers import in_full, inside, mean_along, pad_axis, pooled_mean, sum_blocks, sum_of_squares, unpooled, window_mean
 
 BLOCK = 3       # views a side of an angular block: the smallest that sees a contrast along rows, columns and diagonals
 VARIANCE_FLOOR = 2e-5  # the variance of a sensor's noise of 0.0045
@@ -60,23 +60,10 @@ def block_groups(side: int) -> torch.Tensor:
 
 
 @in_full
-def block_sums(views: torch.Tensor, reach: torch.Tensor, blocks: torch.Tensor) -> torch.Tensor:
-    """What `ViewEvidence` takes, from views 'b n c h w' of centred colours, 0 where one doesn't reach, and reach 'b n h w': sums over blocks 'k n' of views.
-
-    On a CPU one view at a time, as that stays in its cache: half of the time; elsewhere all at once.
-    """
-    reach = reach.to(views.dtype)
-    if views.device.type != "cpu":
-        return torch.cat([torch.einsum("kn,bnchw->bkchw", blocks, part) for part in (views, reach[:, :, None], sum_of_squares(views.split(1, 2)))], 2)
-    found = []
-    for block in blocks:
-        total, squares, count = (torch.zeros_like(part[:, 0]) for part in (views, views, reach))
-        for n in block.nonzero()[:, 0].tolist():
-            total.add_(views[:, n])
-            squares.addcmul_(views[:, n], views[:, n])
-            count.add_(reach[:, n])
-        found.append(torch.cat([total, count[:, None], reduce(squares, "b c h w -> b 1 h w", "sum")], 1))
-    return torch.stack(found, 1)
+def block_sums(views: torch.Tensor, reach: torch.Tensor, members: list[list[int]]) -> torch.Tensor:
+    """What `ViewEvidence` takes, from views 'b n c h w' of centred colours, 0 where one doesn't reach, and reach 'b n h w': sums over blocks, as `sum_blocks` has it."""
+    parts = views, reach[:, :, None].to(views.dtype), sum_of_squares(views.split(1, 2))
+    return torch.cat([sum_blocks(part.unbind(1), members) for part in parts], 2)
 
 
 def log_score(variance: torch.Tensor, floor: float = VARIANCE_FLOOR) -> torch.Tensor:

@@ -1,6 +1,6 @@
 """What the looks of the network are built of: convolutions over candidates and pixels, and means over windows."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import reduce as fold, wraps
 
 import torch
@@ -26,6 +26,15 @@ def sum_of_squares(channels: Iterable[torch.Tensor]) -> torch.Tensor:
     """Of tensors alike; one at a time, so that none is made that is as large as all of them."""
     first, *rest = channels
     return fold(lambda total, channel: torch.addcmul(total, channel, channel), rest, first.square())
+
+
+def sum_blocks(views: Sequence[torch.Tensor], members: list[list[int]]) -> torch.Tensor:
+    """Views, tensors alike 'b c h w', summed over blocks, each given by the views that it has: 'b k c h w'. One view at a time, as that stays in a processor's cache."""
+    totals = [views[block[0]].clone() for block in members]
+    for total, block in zip(totals, members):
+        for n in block[1:]:
+            total.add_(views[n])
+    return torch.stack(totals, 1)
 
 
 def pad_axis(x: torch.Tensor, axis: int, reach: int, **how) -> torch.Tensor:

@@ -455,7 +455,7 @@ class DeoccNet(nn.Module):
     def look(self, x: torch.Tensor, disp: torch.Tensor, centre: torch.Tensor, evidence: ViewEvidence | None = None) -> tuple[torch.Tensor, ...]:
         """Evidence 'b f h w' at a disparity 'b h w', the network's or another one, and what it is of: `look_closer`'s views and reach, and their `block_sums`."""
         views, reach = look_closer(x, disp)
-        sums = block_sums(views, reach, self.evidence.blocks)
+        sums = block_sums(views, reach, self.evidence.members)
         return (evidence or self.evidence)(sums, centre)[0], views, reach, sums
 
     def local_expectation(self, distribution: torch.Tensor) -> torch.Tensor:

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange, reduce
 
+from lfkit.layers import sum_blocks
+
 CUBIC = -0.5    # Keys' cubic convolution kernel (a = -1/2, IEEE TASSP 29(6), 1981): sub-pixel shifts with little blur
 
 
@@ -102,13 +104,8 @@ class ViewSweep:
             yield view[:, :, y:y + self.height, x:x + self.width]
 
     def sums(self, disp: float, members: list[list[int]]) -> torch.Tensor:
-        """The shifted views summed over blocks, each given by the views that it has: 'b k c h w'. One view at a time, as that stays in a processor's cache."""
-        views = list(self.shifted(disp))
-        totals = [views[block[0]].clone() for block in members]
-        for total, block in zip(totals, members):
-            for n in block[1:]:
-                total.add_(views[n])
-        return torch.stack(totals, 1)
+        """The shifted views summed over blocks, as `sum_blocks` has it."""
+        return sum_blocks([*self.shifted(disp)], members)
 
 
 def look_closer(x: torch.Tensor, disp: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

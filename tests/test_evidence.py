@@ -12,7 +12,7 @@ def look(evidence, views, reach=None, centre=None):
     """The evidence for one pixel whose views have the colours 'n c', and the rivals' variances."""
     reach = torch.ones(len(views)) if reach is None else reach
     centre = views[len(views) // 2] if centre is None else centre
-    sums = block_sums(((views - 0.5) * reach[:, None])[None, :, :, None, None], reach[None, :, None, None], evidence.blocks)
+    sums = block_sums(((views - 0.5) * reach[:, None])[None, :, :, None, None], reach[None, :, None, None], evidence.members)
     return tuple(part[0, :, 0, 0] for part in evidence(sums, centre[None, :, None, None] - 0.5))
 
 
@@ -84,7 +84,7 @@ def test_block_sums_of_the_sweep_are_those_of_its_views(views_num, disp):
     expected = torch.stack([grid[:, u:u + 3, v:v + 3].sum((1, 2)) for u in starts for v in starts], 1)
     ours = sweep.sums(disp, evidence.members)
     assert torch.allclose(ours, expected, atol=1e-4) and torch.allclose(views[:, :, 4], views[:, :, :3].square().sum(2))
-    assert torch.allclose(block_sums(views[:, :, :3], views[:, :, 3], evidence.blocks), expected, atol=1e-4)
+    assert torch.allclose(block_sums(views[:, :, :3], views[:, :, 3], evidence.members), expected, atol=1e-4)
 
 
 def test_candidates_compete_where_the_surface_is_too_faint_for_one_pixel():

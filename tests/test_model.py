@@ -439,7 +439,7 @@ def test_a_lower_floor_tells_fainter_differences():
         for step in (0.0, 0.004):
             x = torch.full((1, 9, 3, 8, 8), 0.1)
             x[:, ::2] += step
-            scores.append(evidence(block_sums(x, torch.ones(1, 9, 8, 8), net.evidence.blocks), x[:, 4])[0][0, [0, len(evidence.groups)], 4, 4])
+            scores.append(evidence(block_sums(x, torch.ones(1, 9, 8, 8), net.evidence.members), x[:, 4])[0][0, [0, len(evidence.groups)], 4, 4])
         gaps.append((scores[1] - scores[0]).tolist())
     variance = 0.004**2 * 5 * 4 / 9 / 8
     expected = np.array([[np.log(1 + variance / floor) / 2, np.log(1 + variance / floor / 2) / 2] for floor in (2e-5, 2e-6)])  # the least one has the floor twice
