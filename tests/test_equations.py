@@ -73,6 +73,15 @@ def test_a_near_colour_changes_no_equation():
         assert torch.allclose(plain, apart, atol=1e-5)
 
 
+def test_a_near_colour_keeps_the_digits_of_a_faint_picture():
+    """A thousandth of contrast on a bright colour: the variance is a millionth of the squares that it is a difference of."""
+    torch.manual_seed(0)
+    views, weights, near = 0.9 + 0.001 * torch.randn(1, 25, 3, 12, 12), torch.ones(1, 25, 12, 12), torch.full((1, 3, 12, 12), 0.9)
+    exact = views.double().var(1, correction=0).mean(1, keepdim=True)
+    far, close = (float((s.double() / exact - 1).abs().max()) for _, _, s, _ in normal_equations(weights, (views, None), (views, near)))
+    assert close < 1e-3 < 1e-2 < far
+
+
 def test_slopes_are_exact_on_a_cubic():
     y, x = torch.meshgrid(torch.arange(12.0) / 6, torch.arange(10.0) / 5, indexing="ij")
     dy, dx = (SLOPE * along for along in differences((y**3 - 2 * y * x + x**2)[None, None]))

@@ -290,8 +290,9 @@ def test_bad_input(model):
         model(torch.zeros(1, 81, 3, 0, 8))
     with pytest.raises(ValueError, match=r"float32 in \[0, 1\]: got torch.uint8; divide bytes by 255"):
         model(torch.zeros(1, 81, 3, 8, 8, dtype=torch.uint8))
-    with pytest.raises(ValueError, match=r"got torch.float64; .* pass x.float\(\)"):
-        model(torch.zeros(1, 81, 3, 8, 8, dtype=torch.float64))
+    for kind in (torch.float64, torch.float16):
+        with pytest.raises(ValueError, match=rf"got {kind}; .* pass x.float\(\)"):
+            model(torch.zeros(1, 81, 3, 8, 8, dtype=kind))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
