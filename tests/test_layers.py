@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
-from lfkit.layers import ChannelNorm, LevelBlock, pointwise, window_mean
+from lfkit.layers import ChannelNorm, LevelBlock, in_full, pointwise, window_mean
 
 
 def test_window_means_are_those_of_the_part_inside():
@@ -56,3 +56,9 @@ def test_a_level_block_is_a_3d_convolution_along_the_levels_then_a_2d_one(levels
     same_with_gradients(block(x, levels), x + block.across(after), (x, *block.parameters()))
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.allclose(block.float()(x.float(), levels).double(), x + block.across.double()(after), rtol=0, atol=0.05)
+
+
+def test_in_full_reaches_tensors_within_pairs():
+    half, kinds = torch.ones(2, dtype=torch.bfloat16), []
+    in_full(lambda alone, pair, *, named: kinds.extend(part.dtype for part in (alone, pair[0], named)))(half, (half, None), named=half)
+    assert kinds == [torch.float32] * 3
