@@ -1,6 +1,6 @@
 """Errors on scenes that no weights have seen, in one table a group: procedural scenes of held-out seeds, and scenes of your own with truth.
 
-    python benchmarks/accuracy.py [SCENE ...] [--weights FILE ...] [--seeds 8] [--first 1000] [--embed 3] [--noise 0.02] [--moved -1] [--json FILE]
+    python benchmarks/accuracy.py [SCENE ...] [--weights FILE ...] [--seeds 8] [--first 1000] [--embed 3] [--enlarge 1] [--noise 0.02] [--moved -1] [--json FILE]
 
 Background's disparity, border 15, inside and outside the occluder's mask; "both peaks" is the percent of the pixels whose layers lie more than 2.1 steps
 apart, at which depDistT has a peak within 0.25 px of each. A SCENE without occluders is scored as it comes, and, with --embed, with drawn occluders in front
@@ -27,6 +27,7 @@ from lfkit.faults import one_sentence
 from lfkit.files import check_target, existing
 from lfkit.inference import SYMMETRIES, predict_scene
 from lfkit.lightfield import Scene, as_byte, as_float, load_scene
+from lfkit.model import ENLARGE, ENLARGED
 from lfkit.occlusion import embed_occluders, occluder_supports
 from lfkit.synthetic import synthesize
 from lfkit.tables import model_labels, score_scene
@@ -81,11 +82,11 @@ def scenes_to_score(paths: list[str], seeds: int, first: int, embed: int):
                 yield "given, embedded", embedded(scene, seed)
 
 
-def load(path: str):
+def load(path: str, enlarge: float):
     """A network of lfkit, or the baseline where the file says so."""
     kept = torch.load(path, map_location="cpu", weights_only=True)
     if "epinet" not in kept:
-        return lfkit.load_model(path)[0]
+        return lfkit.load_model(path, enlarge=enlarge)[0]
     from baselines import EpinetPosterior
     net = EpinetPosterior(kept["width"])
     net.load_state_dict(kept["epinet"])
@@ -99,6 +100,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=whole(0), default=8)
     parser.add_argument("--first", type=whole(0), default=1000, help="first of them, after HELD_OUT")
     parser.add_argument("--embed", type=whole(0), default=3, help="occluders' seeds before each scene without any")
+    parser.add_argument("--enlarge", type=float, choices=ENLARGED, default=ENLARGE, help="as `python -m lfkit validate` takes it")
     parser.add_argument("--symmetries", type=int, choices=SYMMETRIES, default=1, help="as `python -m lfkit validate` takes it")
     parser.add_argument("--noise", type=number(0), default=0.0, help="standard deviation of noise that is added to the views, in parts of the full range")
     parser.add_argument("--moved", type=float, default=0.0, metavar="DISP", help="that is added to all disparities; scenes that then have some beyond the network's are left out")
@@ -109,7 +111,7 @@ def main() -> None:
     if args.json:
         check_target(args.json)
     device = lfkit.choose_device("auto")
-    models = {label: load(path).to(device) for label, path in zip(model_labels(args.weights), args.weights)}
+    models = {label: load(path, args.enlarge).to(device) for label, path in zip(model_labels(args.weights), args.weights)}
     rows = []
     for group, scene in tqdm(scenes_to_score(args.scenes, args.seeds, args.first, args.embed), leave=False):
         scene = moved(scene, args.moved) if args.moved else scene

@@ -5,7 +5,7 @@
 
 (a) the whole image in one pass, the limit; (b) the recipe's recursion: four overlapping corner crops, again while a side exceeds max_length;
 (c) MONAI's sliding_window_inference with the crops that (d) takes and their overlap; (d) lfkit.overlap_crop_forward with max_length and shave "auto" (or --own_shave, to compare at the shave of (b))
-and a quarter of (a)'s peak memory as its budget. Each way runs in a process of its own; its memory is counted from that of the process when network
+and a quarter of (a)'s peak memory as its budget. Views are not enlarged. Each way runs in a process of its own; its memory is counted from that of the process when network
 and scene are loaded. Then (d) with the same budget on other sizes.
 """
 
@@ -87,7 +87,7 @@ def measure(args: argparse.Namespace) -> dict:
     """Seconds, peak memory in MiB, pixels computed, and what else the table says of one way; the outputs go to a file."""
     import lfkit
     device = lfkit.choose_device(args.device)
-    model = lfkit.load_pretrained(device)
+    model = lfkit.load_pretrained(device, 1)
     lf = np.load(args.scene, mmap_mode="r")
     lf.max()  # its pages count as the scene's, whichever way reads them
     idle, calls, on_gpu = resident(), [], device.type == "cuda"

@@ -2,7 +2,7 @@
 
     python benchmarks/looks.py [SCENE ...] [--seeds 0] [--first 5000] [--ways 8] [--weights FILE]
 
-Scenes go through the network whole. MSEx100 / BadPix 0.07, 15 pixels from the sides, of each scene, and of the mean over the procedural ones; behind it MSEx100 inside the occluder's
+Scenes go through the network whole, and as large as they are. MSEx100 / BadPix 0.07, 15 pixels from the sides, of each scene, and of the mean over the procedural ones; behind it MSEx100 inside the occluder's
 mask. With --ways above 1 also of each further way (as `--symmetries` has them), turned back, and of the mean of all ways' maps. The procedural seeds are training seeds, not held-out ones, so
 that weights may have been trained on them; those that are shipped were not, by their card. The last row of a scene is a bound: for each pixel, of the three values that the last look
 chooses from, the one nearest to the truth.
@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--ways", type=int, default=1, choices=SYMMETRIES)
     parser.add_argument("--weights", default=str(WEIGHTS))
     args = parser.parse_args()
-    model = lfkit.load_model(args.weights)[0].eval()
+    model = lfkit.load_model(args.weights, enlarge=1)[0]
     groups = [(path, [path]) for path in args.scenes] + ([("procedural", range(args.first, args.first + args.seeds))] if args.seeds else [])
     columns = ["scenes", "look", "as they come", *(f"way {k + 1}" for k in range(1, args.ways)), *(["mean of the maps"] if args.ways > 1 else [])]
     print("|".join(["", *columns, ""]), "|" + "---|" * len(columns), sep="\n")

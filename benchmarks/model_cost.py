@@ -18,7 +18,8 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-NETWORKS = ("DeoccNet", "EPINET-like posterior", "OACC-Net")
+ENLARGING = "DeoccNet, enlarge 1.5"
+NETWORKS = ("DeoccNet", ENLARGING, "EPINET-like posterior", "OACC-Net")
 
 
 def build(name: str) -> torch.nn.Module:
@@ -26,7 +27,10 @@ def build(name: str) -> torch.nn.Module:
     import lfkit
     from baselines import EpinetPosterior, OACCNet
     torch.manual_seed(0)
-    return {"DeoccNet": lfkit.DeoccNet, "EPINET-like posterior": EpinetPosterior, "OACC-Net": OACCNet}[name]()
+    net = {"EPINET-like posterior": EpinetPosterior, "OACC-Net": OACCNet}.get(name, lfkit.DeoccNet)()
+    if name == ENLARGING:
+        net.enlarge = 1.5
+    return net
 
 
 def smallest(function, repeats: int) -> float:
@@ -41,7 +45,7 @@ def measure(name: str, repeats: int) -> None:
     crops, whole = torch.rand(2, 81, 3, 48, 48), torch.rand(1, 81, 3, 128, 128)
     truth = torch.rand(2, 48, 48) * 6 - 3
     def step():
-        out = net(crops, truth) if name == "OACC-Net" else net(crops, earlier=True) if name == "DeoccNet" else net(crops)
+        out = net(crops, truth) if name == "OACC-Net" else net(crops, earlier=True) if name.startswith("DeoccNet") else net(crops)
         maps = out if isinstance(out, tuple) else (out,)
         (maps[-1] - truth).abs().mean().backward() if len(maps) == 1 else (sum(m.square().mean() for m in maps)).backward()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -3,7 +3,7 @@
     python benchmarks/outlines.py SCENE ... [--seeds 12] [--weights FILE]
 
 Along rows and columns, wherever the true disparity jumps by more than 0.5 from one pixel to the next, outside the occluder's mask and 15 pixels from the sides. An outline that is drawn too
-far inside is wrong on the near side; procedural scenes of held-out seeds, beside the SCENEs, show what the generator teaches. The last column is the share of the squared error that
+far inside is wrong on the near side; views are not enlarged; procedural scenes of held-out seeds, beside the SCENEs, show what the generator teaches. The last column is the share of the squared error that
 the first two pixels of either side make, of all that lies 15 pixels from the sides and outside the mask.
 """
 
@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--weights", default=str(WEIGHTS))
     args = parser.parse_args()
     device = lfkit.choose_device("auto")
-    model = lfkit.load_model(args.weights, device)[0]
+    model = lfkit.load_model(args.weights, device, 1)[0]
     groups = {path: [path] for path in args.scenes} | ({"procedural": [HELD_OUT + 3000 + k for k in range(args.seeds)]} if args.seeds else {})
     print("| scene | " + " | ".join(f"{side} {step + 1}" for side in ("near", "far") for step in range(STEPS)) + " | error |\n|---|" + "---|" * (2 * STEPS + 1))
     for name, members in groups.items():

@@ -2,7 +2,7 @@
 
     python benchmarks/peaks.py [SCENE ...] [--seeds 24] [--first 1000] [--weights FILE]
 
-Both peaks as in `accuracy.py`, then the cross-entropy of depDistT and of depDistS with the truth's two-bin distributions, border 15, means over the scenes of a group. "Missed": of the pixels whose layers lie far
+Both peaks as in `accuracy.py`, then the cross-entropy of depDistT and of depDistS with the truth's two-bin distributions, border 15, means over the scenes of a group; views are not enlarged. "Missed": of the pixels whose layers lie far
 apart, those whose background has no peak near it, though the disparity map is right to RIGHT px. The second table: MSEx100 and BadPix 0.07 of fg_disp over all pixels, and the percent of the occluder's mask where it is off
 by more than a pixel, which are mostly occluders that are missed (`lfkit.disparity.LIKELY_MASS`); the PSNR in dB of what is seen through them in the mask, by that map and the network's of the background.
 """
@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("--first", type=whole(0), default=1000)
     parser.add_argument("--weights", default=str(WEIGHTS))
     args = parser.parse_args()
-    model = lfkit.load_model(args.weights)[0]
+    model = lfkit.load_model(args.weights, enlarge=1)[0]
     procedural = {f"procedural, {args.seeds} seeds": (synthesize(HELD_OUT + args.first + k, SIZE) for k in range(args.seeds))} if args.seeds else {}
     groups = procedural | {path: [load_scene(path)] for path in args.scenes}
     tables = {name: [(score(scene, seen, model), nearer(scene, seen, model)) for scene in scenes for seen in [look(scene, model)]] for name, scenes in groups.items()}

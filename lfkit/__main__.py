@@ -25,7 +25,7 @@ from lfkit.inference import SYMMETRIES, predict_scene
 from lfkit.lightfield import SCENE_LISTS, Scene, as_byte, find_scenes, is_scene, load_scene, read_scene_list, save_scene, write_pfm, write_synthetic
 from lfkit.memory import is_out_of_memory
 from lfkit.metrics import BENCHMARK_BORDER
-from lfkit.model import POOLING
+from lfkit.model import ENLARGE, ENLARGED, POOLING
 from lfkit.report import write_report
 from lfkit.rundir import write_json
 from lfkit.synthetic import synthesize
@@ -104,7 +104,7 @@ def validate(args: argparse.Namespace) -> None:
         if Path(args.json).resolve() in [Path(file).resolve() for file in args.table]:
             raise ValueError(f"{args.json}: --json and --table name one file; name two")
     paths, labels = expand_scenes(args.paths), model_labels(args.weights)
-    networks = [load_model(weights, args.chosen_device)[0] for weights in args.weights]
+    networks = [load_model(weights, args.chosen_device, args.enlarge)[0] for weights in args.weights]
     args.alike = len({(network.max_disp, network.step) for network in networks}) == 1
     if not args.alike:
         logger.warning("the models have other levels: their %s can't be compared, and are left out", ", ".join(OF_LEVELS))
@@ -128,7 +128,7 @@ def validate(args: argparse.Namespace) -> None:
 def export_hci(args: argparse.Namespace) -> None:
     """Writes a submission to the HCI benchmark, and says what it lacks."""
     scenes = find_benchmark_scenes(args.paths)
-    model, _ = load_model(args.weights, args.chosen_device)
+    model, _ = load_model(args.weights, args.chosen_device, args.enlarge)
     def predict_timed(scene: Scene) -> tuple:
         (_, _, depth_map), seconds = run_model(scene, model, args)
         return depth_map.numpy(), seconds
@@ -148,7 +148,7 @@ def predict(args: argparse.Namespace) -> None:
     scene.name = args.name or scene.name
     for part in ("bg_disp.pfm", "bg_disp.png", "fg_disp.pfm", "fg_disp.png", "centre.png"):
         check_target(out / f"{scene.name}_{part}")
-    model, _ = load_model(args.weights, args.chosen_device)
+    model, _ = load_model(args.weights, args.chosen_device, args.enlarge)
     (both, _, depth_map), seconds = run_model(scene, model, args)
     fg_disp = nearest_peak(both[None], model.max_disp, model.step)[0].numpy()
     disps = {"bg_disp": depth_map.numpy(), "fg_disp": fg_disp}
@@ -217,6 +217,7 @@ def make_parser() -> SentenceParser:
     network.add_argument("--test_length", type=whole_or_auto(1), default="auto", help="longest side of a crop, pixels; auto: by the memory")
     network.add_argument("--shave", type=whole_or_auto(0), default="auto", help="pixels of a crop's inner sides not trusted; auto: the network's reach")
     network.add_argument("--mod", type=pooled, default=POOLING, help=f"crops start at multiples of it, itself one of {POOLING}")
+    network.add_argument("--enlarge", type=float, choices=ENLARGED, default=ENLARGE, help="by how much views are enlarged for the closer looks; 1 takes half the time and is less precise")
     network.add_argument("--symmetries", type=int, choices=SYMMETRIES, default=1, help="mean over so many ways to turn and mirror the light field, in as many times the time")
     weights = {"default": str(WEIGHTS), "metavar": "FILE", "help": "checkpoint; the shipped weights by default"}
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from lfkit.distributed import choose_device
 from lfkit.files import write_whole
-from lfkit.model import DeoccNet
+from lfkit.model import ENLARGE, DeoccNet, check_enlarge
 
 FORMAT = 2  # 1 had neither this number nor the architecture
 REQUIRED = ("args", "epoch", "model_state_dict", "optimizer_state_dict", "scheduler_state_dict")
@@ -149,27 +149,33 @@ def scored_weights(checkpoint: dict) -> dict:
     return checkpoint.get("average_state_dict") or checkpoint["model_state_dict"]
 
 
-def load_model(path: str | Path = WEIGHTS, device: torch.device | str = "cpu") -> tuple[DeoccNet, dict]:
+def load_model(path: str | Path = WEIGHTS, device: torch.device | str = "cpu", enlarge: float = ENLARGE) -> tuple[DeoccNet, dict]:
     """A network with a checkpoint's own sizes and weights, in evaluation mode, and the checkpoint.
 
     Of a run that averages its weights these are the averaged ones.
 
+    Args:
+        path: the checkpoint; the shipped weights by default.
+        device: where the network goes.
+        enlarge: by how much it enlarges the views for a closer look; 1, as while training, takes half the time and is less precise.
+
     Raises:
-        FileNotFoundError, ValueError: as `load_checkpoint`; ValueError when there is no such device.
+        FileNotFoundError, ValueError: as `load_checkpoint`; ValueError when there is no such device, or enlarge is none of `model.ENLARGED`.
     """
-    device = choose_device(device)
+    device, enlarge = choose_device(device), check_enlarge(enlarge)
     checkpoint = read_checkpoint(path)
     if lacking := [name for name in ARCHITECTURE if name not in checkpoint["architecture"]]:
         raise ValueError(f"{path}: does not say its {', '.join(lacking)}; save it with lfkit.save_checkpoint")
     model = DeoccNet(*(checkpoint["architecture"][name] for name in ARCHITECTURE))
     restore(checkpoint, path, model)
     model.load_state_dict(scored_weights(checkpoint))
+    model.enlarge = enlarge
     return model.to(device).eval(), checkpoint
 
 
-def load_pretrained(device: torch.device | str = "cpu") -> DeoccNet:
-    """The network with the weights that come with lfkit, in evaluation mode; `lfkit/weights/README.md` says how they were trained."""
-    return load_model(WEIGHTS, device)[0]
+def load_pretrained(device: torch.device | str = "cpu", enlarge: float = ENLARGE) -> DeoccNet:
+    """The network with the weights that come with lfkit, as `load_model` gives it; `lfkit/weights/README.md` says how they were trained."""
+    return load_model(WEIGHTS, device, enlarge)[0]
 
 
 def find_checkpoint(log_dir: str | Path, run: str | Sequence[str] = "*", skipped: list | None = None) -> Path | None:

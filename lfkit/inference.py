@@ -22,7 +22,7 @@ from lfkit.distributed import choose_device
 from lfkit.faults import release
 from lfkit.lightfield import as_float, check_image
 from lfkit.memory import PeakBytes, free_memory, is_out_of_memory, kept_pages
-from lfkit.receptive import receptive_radius, tensors_of
+from lfkit.receptive import aligned, receptive_radius, tensors_of
 
 logger = logging.getLogger("lfkit")
 QUIET_SECONDS = 3     # progress bars wait so long before they show
@@ -160,11 +160,11 @@ class _Runner:
 
     @cached_property
     def shave(self) -> int:
-        """The shave, found when it is first needed: a scene that goes through whole needs none."""
+        """The shave, found when it is first needed: a scene that goes through whole needs none. From half of a scene's longer side on no crop of it is smaller than the whole."""
         if self.asked != AUTO:
             return self.asked
         return receptive_radius(self.model, self.scene.views, self.scene.colours, scale=self.stitcher.scale, mod=self.mod, dtype=self.scene.dtype,
-                                device=self.scene.device)
+                                device=self.scene.device, most=-(-max(self.scene.size) // 2))
 
     def call(self, crops: list[Crop]):
         """The model's outputs of crops of one shape, batched."""
@@ -296,7 +296,7 @@ def overlap_crop_forward(x: Tensor | np.ndarray, model: Callable, scale: int = 1
         scale: output pixels a pixel.
         max_length: longest side of a crop, in pixels; "auto" takes the grid that reads the fewest pixels within the memory.
         shave: pixels at a crop's inner sides that are not trusted; "auto" takes the model's `receptive_radius`, for no seam.
-        mod: crops start at multiples of it; the last crop may have any size.
+        mod: crops start at multiples of it, and of the model's own `pooling` where it has one; the last crop may have any size.
         memory: budget of a call of the model, in bytes; half of what the device has free where not given. The whole outputs come on top.
         batch: most crops a call; as many as the budget holds on CUDA where not given, one on the CPU, where more are not faster.
         device: where the model runs; where its parameters are, or x, where not given.
@@ -313,6 +313,7 @@ def overlap_crop_forward(x: Tensor | np.ndarray, model: Callable, scale: int = 1
         MemoryError: when the least crop is still too large.
     """
     _check_options(scale, max_length, shave, mod, memory, batch)
+    mod = aligned(mod, model)
     scene = _Scene(x, model, device, channels_last)
     runner = _Runner(scene, model, scale, shave, mod, autocast)
     crops, batch = _plan(runner, max_length, memory, batch)

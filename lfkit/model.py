@@ -1,6 +1,7 @@
 """DeoccNet: from the views of a light field to the disparity of what lies behind its occluders."""
 
 from collections.abc import Sequence
+from fractions import Fraction
 from functools import reduce as fold
 
 import torch
@@ -23,6 +24,8 @@ CLOSE_GAIN = 3.0  # scores differ less between close candidates than between far
 SCALES = (0.5, 0.3, 0.15)  # corrections that the closer looks expect, in distances of two first candidates
 REPEATED = 0.3  # the closer look that is taken a second time in use
 AT_PLACE = 1 / 3  # of its scale: what it moves by this or more goes all the way; what it moves by half of it or less is at its place, and stays
+ENLARGED = 1, 1.5, 2  # by how much views may be enlarged for the looks after the first
+ENLARGE = 1.5   # of a network that is loaded for use; `benchmarks/model.md` has others
 EARLIER = ("first", "second", "third", "fourth", "fifth")  # the disparity maps of all looks but the last
 LATER = ("second_look.", "closer_look.", "outline_look.")  # what the names of the later looks' weights begin with
 JOLT = 0.8      # by how many distances of two first candidates a jolted estimate is moved, at most
@@ -46,6 +49,13 @@ def check_views_num(views_num: int) -> int:
         raise ValueError(f"views_num must be odd and at least 3, so that there is a centre view: got {views_num}; "
                          f"use {max(3, views_num - 1)}, the middle views of the grid")
     return views_num
+
+
+def check_enlarge(enlarge: float) -> float:
+    """enlarge when it is one of ENLARGED; ValueError otherwise."""
+    if enlarge not in ENLARGED:
+        raise ValueError(f"enlarge must be {', '.join(map(str, ENLARGED[:-1]))} or {ENLARGED[-1]}: got {enlarge}")
+    return enlarge
 
 
 def mix(disp: torch.Tensor, mixing: torch.Tensor) -> torch.Tensor:
@@ -234,7 +244,7 @@ class DeoccNet(nn.Module):
     near its peak alone, not as a mean over the whole distribution, which would lie in mid-air between two peaks. The second look
     reads the views at each pixel's own estimate and its neighbours', and chooses, which makes edges sharp. The next three read them
     at the estimate, and solve for the disparity at which they agree, in windows of many sizes; the last decides beside outlines. In use, the middle one of the three is taken once more where it moved
-    the estimate, the second look and these three are also asked about the light field half turned, and what the last found takes most of the background's place in the
+    the estimate, the second look and these three are also asked about the light field half turned, where `enlarge` is above 1 the later ones are taken once more on enlarged views, and what the last found takes most of the background's place in the
     distributions; while training these are the first look's own, which learns from them.
 
     Args:
@@ -249,6 +259,7 @@ class DeoccNet(nn.Module):
     Source: plane sweep, as OACC-Net's (Wang et al., CVPR 2022), but without a reference view; sub-pixel levels, SubFocal (Chao et al., 2022).
     """
 
+    enlarge = 1  # one of ENLARGED; in use alone, as training has no time for it
     jolt = 0.0  # while training, the share of the crops whose estimates are moved before the closer looks, which learn to mend that
 
     def __init__(self, channels: int = 32, views_num: int = 9, max_disp: float = MAX_DISP, step: float = STEP):
@@ -291,6 +302,20 @@ class DeoccNet(nn.Module):
         self.second_look = SecondLook(CLOSE_GAIN * votes[1:], context, channels)
         self.closer_look = CloserLook(self.evidence.features, context + self.second_look.hourglass.features, channels)
         self.outline_look = OutlineLook(self.evidence.features + 3 * len(self.evidence.blocks), context + self.closer_look.hourglass.features, channels)
+
+    def extra_repr(self) -> str:
+        """What weights and layers do not tell."""
+        return f"enlarge={self.enlarge}"
+
+    @property
+    def factor(self) -> float:
+        """By how much views are enlarged at present; ValueError when `enlarge` is none of ENLARGED."""
+        return 1 if self.training else check_enlarge(self.enlarge)
+
+    @property
+    def pooling(self) -> int:
+        """Pixels, at multiples of which crops start that agree with the whole image: the enlarged ones then do so too."""
+        return POOLING * Fraction(self.factor).denominator
 
     def check_input(self, x: torch.Tensor) -> None:
         """ValueError unless x is 'b n c h w', floats, with n = views_num ** 2 views of three colours."""
@@ -377,11 +402,16 @@ class DeoccNet(nn.Module):
         """`stages` without the evidence, and that at each candidate, padded; with `apart`, no gradient runs from the last look to those before."""
         self.check_input(x)
         h, w = x.shape[-2:]
-        x = F.pad(x, (0, -w % POOLING, 0, -h % POOLING, 0, 0), mode="replicate") - 0.5
+        x = F.pad(x, (0, -w % self.pooling, 0, -h % self.pooling, 0, 0), mode="replicate") - 0.5
         centre = x[:, x.shape[1] // 2]
         volume = self.cost_volume(x)
         seen, context, _ = self.first_look(volume, self.guide(centre))
-        seen |= zip((*EARLIER[1:], "depth_map"), self.look_again(x, seen["first"], context, apart), strict=True)
+        estimates, before = self.look_again(x, seen["first"], context)
+        if self.factor > 1:
+            last = self.look_enlarged(x, estimates[-1], context)
+        else:
+            last = self.look_at_outlines(x, estimates[-1], before, apart)
+        seen |= zip((*EARLIER[1:], "depth_map"), map(self.bounded, (*estimates, last)), strict=True)
         return {name: part[..., :h, :w] for name, part in seen.items()}, volume[0]
 
     def first_look(self, volume: tuple[list[torch.Tensor], torch.Tensor], guide: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
@@ -398,10 +428,10 @@ class DeoccNet(nn.Module):
         context = torch.cat([gathered, guide, summary], 1)
         return {"both": both, "background": background, "first": first}, context, full
 
-    def look_again(self, x: torch.Tensor, first: torch.Tensor, context: torch.Tensor, apart: bool = False) -> list[torch.Tensor]:
-        """The second look and those after it: a first estimate 'b h w' to better ones.
+    def look_again(self, x: torch.Tensor, first: torch.Tensor, context: torch.Tensor, scales: Sequence[float] = SCALES) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """The second look and the closer ones: a first estimate 'b h w' to better ones, and to what the last look is to know, 'b f h w'.
 
-        In use one closer look is taken twice, as behind dense occluders some estimates are still on their way, and the second and the closer looks are asked
+        In use one of all closer looks is taken twice, as behind dense occluders some estimates are still on their way, and the second and the closer looks are asked
         about the light field half turned, too; training learns without, and is quicker.
         A gradient runs through where the views are read only where that of the views themselves is wanted: it is slow, and training learns without.
         """
@@ -419,21 +449,35 @@ class DeoccNet(nn.Module):
             equations, evidence = self.equations(x, fixed(disp), centre)
             return self.closer_look(equations, evidence, context, features, disp, fixed(disp), scale, half_turn)
 
-        for scale in SCALES:
+        for scale in scales:
             disp, features = closer(disp, features, scale * spacing)
-            if scale == REPEATED and not self.training:
+            if scale == REPEATED and scales == SCALES and not self.training:
                 again, changed = closer(disp, features, scale * spacing)
                 share = (2 * (again - disp).abs() / (AT_PLACE * scale * spacing) - 1).clamp(0, 1)  # with one threshold, rounding would decide there
                 disp, features = disp.lerp(again, share), features.lerp(changed, with_half_turn(share, share)[:, None].to(features))
             estimates.append(disp)
-        before = torch.cat([context, features[:len(context)]], 1)
+        return estimates, torch.cat([context, features[:len(context)]], 1)
+
+    def look_at_outlines(self, x: torch.Tensor, disp: torch.Tensor, before: torch.Tensor, apart: bool = False) -> torch.Tensor:
+        """The last look: an estimate and what `look_again` gives with it to a better one, 'b h w'; with `apart`, no gradient runs to the looks before."""
         if apart:
             disp, before = disp.detach(), before.detach()
-        candidates = extremes(disp, OUTLINE_REACH)
-        evidence = [self.look_apart(x, d, centre) for d in fixed(candidates).unbind(1)]
-        estimates.append(self.outline_look(evidence, before, disp, candidates, centre, spacing))
-        limit = self.max_disp + spacing
-        return [disp.clamp(-limit, limit) for disp in estimates]
+        candidates, centre = extremes(disp, OUTLINE_REACH), x[:, x.shape[1] // 2]
+        evidence = [self.look_apart(x, d, centre) for d in (candidates if x.requires_grad else candidates.detach()).unbind(1)]
+        return self.outline_look(evidence, before, disp, candidates, centre, self.step / FINE)
+
+    def look_enlarged(self, x: torch.Tensor, disp: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        """The second look, the later closer ones and the last one once more, on enlarged views: an estimate 'b h w' and the first look's context to a better one.
+
+        What is a pixel wide is then wider, and a disparity that is off by a tenth is off by more, which the same weights tell better. With all looks once more, estimates
+        would drift where dense leaves leave little to see.
+        """
+        larger = lambda part, **how: F.interpolate(part, scale_factor=self.factor, **{"mode": "bilinear"} | how)
+        views = larger(x.flatten(0, 1), mode="bicubic", antialias=True).clamp(-0.5, 0.5).unflatten(0, x.shape[:2])
+        in_pixels = torch.cat([context[:, :-4], self.factor * context[:, -4:-1], context[:, -1:]], 1)  # three disparities, of `first_look`'s summary
+        estimates, before = self.look_again(views, larger(self.factor * disp[:, None])[:, 0], larger(in_pixels), SCALES[1:])
+        found = self.look_at_outlines(views, estimates[-1], before)
+        return F.interpolate(found[:, None], disp.shape[-2:], mode="bilinear")[:, 0] / self.factor
 
     def equations(self, x: torch.Tensor, disp: torch.Tensor, centre: torch.Tensor) -> tuple[list[tuple[torch.Tensor, ...]], torch.Tensor]:
         """`normal_equations` a, b, s and share of the views read at a disparity 'b h w', of their colours and of their detail, each view as far as it is like the blocks that agree,
@@ -457,6 +501,11 @@ class DeoccNet(nn.Module):
         views, reach = look_closer(x, disp)
         sums = block_sums(views, reach, self.evidence.members)
         return (evidence or self.evidence)(sums, centre)[0], views, reach, sums
+
+    def bounded(self, disp: torch.Tensor) -> torch.Tensor:
+        """An estimate, no further than half a level beyond the last one."""
+        limit = self.max_disp + self.step / FINE
+        return disp.clamp(-limit, limit)
 
     def local_expectation(self, distribution: torch.Tensor) -> torch.Tensor:
         """The expectation over the candidates within one step of the peak, 'b d h w' to 'b h w'."""

@@ -1,5 +1,6 @@
 """How far an output pixel of a model sees, found by differentiation."""
 
+import math
 import weakref
 from bisect import bisect_left
 from collections.abc import Callable
@@ -27,6 +28,12 @@ def tensors_of(outputs) -> list[Tensor]:
     if others := [leaf for leaf in leaves if not isinstance(leaf, Tensor)]:
         raise ValueError(f"the model gave a {type(others[0]).__name__}; it must give a tensor, or a tuple, list or dict of tensors")
     return leaves
+
+
+def aligned(mod: int, model: Callable) -> int:
+    """The least multiple of mod at which also a model's own `pooling`, a whole number where it has one, lets crops start."""
+    own = getattr(model, "pooling", 1)
+    return math.lcm(mod, own) if isinstance(own, int) else mod
 
 
 def _noise(shape: tuple, seed: int, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -71,19 +78,22 @@ def _reach(model: Callable, shape: tuple, axis: int, scale: int, mod: int, seed:
     return radius
 
 
-def _differentiated(model: Callable, thickness: int, n: int, c: int, scale: int, mod: int, dtype, device) -> int:
-    """The largest reach over both axes and two kinds of input, on probes as long as it takes."""
+def _differentiated(model: Callable, thickness: int, most: int | None, n: int, c: int, scale: int, mod: int, dtype, device) -> int:
+    """The largest reach over both axes and two kinds of input, on probes as long as it takes; most where it is that or more."""
     thickness, length, radius = -(-thickness // mod) * mod, -(-PROBE_LENGTH // mod) * mod, 0
     for seed in (0, 1):
         for axis in (-2, -1):
             while (found := _reach(model, (1, n, c, *((length, thickness) if axis == -2 else (thickness, length))), axis, scale, mod, seed,
                                    dtype, device)) is None:
-                if 2 * length > PROBE_LIMIT:
+                if most is not None and length // 2 - mod >= most:
+                    return most
+                longer = 2 * length if most is None else min(2 * length, -(-2 * (most + mod) // mod) * mod)
+                if longer > PROBE_LIMIT:
                     raise ValueError(f"an output of the model depends on pixels {length // 2 - mod} away and further, as one with a statistic over "
                                      "the image does: no crop equals the whole; pass shave as a number, and expect seams")
-                length *= 2
+                length = longer
             radius = max(radius, found)
-    return radius
+    return radius if most is None else min(radius, most)
 
 
 def _holds(model: Callable, radius: int, n: int, c: int, scale: int, mod: int, dtype, device) -> bool:
@@ -102,12 +112,12 @@ def _holds(model: Callable, radius: int, n: int, c: int, scale: int, mod: int, d
     return False
 
 
-def _found(model: Callable, *probe) -> int:
-    """The least radius that holds; probe: n, c, scale, mod, dtype, device."""
+def _found(model: Callable, most: int | None, *probe) -> int:
+    """The least radius that holds, or most; probe: n, c, scale, mod, dtype, device."""
     with torch.inference_mode(False), torch.enable_grad(), kept_pages():
         for thickness in (PROBE_THICKNESS, PROBE_LENGTH):  # a path that runs aslant leaves a narrow probe
-            radius = first = _differentiated(model, thickness, *probe)
-            if _holds(model, radius, *probe):
+            radius = first = _differentiated(model, thickness, most, *probe)
+            if radius == most or _holds(model, radius, *probe):
                 return radius
         for more in WIDEN:  # something has no derivative
             failed, radius = radius, radius + more
@@ -120,7 +130,7 @@ def _found(model: Callable, *probe) -> int:
 
 
 def receptive_radius(model: Callable, n: int | None = None, c: int = 3, *, scale: int = 1, mod: int = 8, dtype: torch.dtype | None = None,
-                     device: torch.device | str | None = None) -> int:
+                     device: torch.device | str | None = None, most: int | None = None) -> int:
     """How many pixels away the furthest input pixel lies that an output pixel depends on: the least `shave` that leaves no seam.
 
     Outputs at every phase of the pooling are differentiated by random inputs, on narrow probes along both axes that are doubled until the
@@ -132,9 +142,10 @@ def receptive_radius(model: Callable, n: int | None = None, c: int = 3, *, scale
         n: views in all; views_num ** 2 of the model where not given.
         c: colours.
         scale: output pixels a pixel.
-        mod: a multiple of the model's pooling, in pixels: crops agree with the whole only where they start at multiples of the pooling.
+        mod: a multiple of the model's pooling, in pixels: crops agree with the whole only where they start at multiples of the pooling; made one of its own `pooling` where it has one.
         dtype: of the probes; the model's own, or float32.
         device: of the probes; the model's own, or the CPU.
+        most: from which on it does not matter how large the radius is: it is then not looked for further, and most is given.
 
     Returns:
         The radius in pixels, the larger one where the axes or sides differ. Kept for a module until its weights or layers change.
@@ -150,13 +161,15 @@ def receptive_radius(model: Callable, n: int | None = None, c: int = 3, *, scale
     parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
     if n is None and not hasattr(model, "views_num"):
         raise ValueError("the model has no views_num, which would say how many views it takes; pass n, the number of views in all")
-    n = model.views_num**2 if n is None else n
+    n, mod = model.views_num**2 if n is None else n, aligned(mod, model)
     dtype = dtype or (parameter.dtype if parameter is not None else torch.float32)
     device = torch.device(device or (parameter.device if parameter is not None else "cpu"))
     if not isinstance(model, nn.Module):
-        return _found(model, n, c, scale, mod, dtype, device)
+        return _found(model, most, n, c, scale, mod, dtype, device)
     state = tuple((id(p), 0 if p.is_inference() else p._version) for p in model.parameters())
     key = n, c, scale, mod, dtype, device, model.training, repr(model), state
-    if _known.get(model, (None,))[0] != key:
-        _known[model] = key, _found(model, n, c, scale, mod, dtype, device)
-    return _known[model][1]
+    known, radius, least = _known.get(model, (None, 0, None))
+    if known != key or (least is not None and (most is None or most > least)):
+        radius = _found(model, most, n, c, scale, mod, dtype, device)
+        _known[model] = key, radius, most if radius == most else None
+    return radius if most is None else min(radius, most)

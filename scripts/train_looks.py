@@ -73,7 +73,9 @@ def loss_of(model: lfkit.DeoccNet, before: lfkit.DeoccNet, batch: tuple[torch.Te
         over_levels = (in_full(torch.einsum)("bfhw,fd->bdhw", seen[name], model.to_coarse) for name in ("both", "background"))
         loss = loss + gpu.loss_of_looks(model, *over_levels, [seen["first"]], fg_disp, bg_disp) + hold * (apart(features, features_before, known) + apart(guide, guide_before, known))
     if looks != "first":
-        *maps, last = model.look_again(x, seen["first"].detach(), context.detach(), apart=True)
+        maps, before_last = model.look_again(x, seen["first"].detach(), context.detach())
+        last = model.bounded(model.look_at_outlines(x, maps[-1], before_last, apart=True))
+        maps = [*map(model.bounded, maps)]
         loss = loss + gpu.loss_of_maps(model, maps, fg_disp, bg_disp) + gpu.loss_of_last(model, last, fg_disp, bg_disp)
     return loss
 

@@ -17,6 +17,8 @@ from lfkit.faults import Fault
 def test_a_device_that_is_not_there():
     with pytest.raises(ValueError, match="no device 'cuda:99' on this machine: there is cpu"):
         lfkit.load_pretrained("cuda:99")
+    with pytest.raises(ValueError, match="enlarge must be 1, 1.5 or 2: got 3"):
+        lfkit.load_pretrained(enlarge=3)
 
 
 class Runs:

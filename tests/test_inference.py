@@ -226,6 +226,15 @@ def test_predict_scene_hands_on_how_crops_are_cut():
     assert len(starts) > 3 and all(start % 5 == 0 for start in starts) and any(start % 8 for start in starts)
 
 
+@pytest.mark.parametrize("pooling, multiple", [(12, 24), (torch.nn.MaxPool2d(2), 8), (1, 8)], ids=str)
+def test_crops_start_where_the_models_own_pooling_lets_them(pooling, multiple):
+    starts, model = [], lambda crop: (starts.append(round(200 * float(crop[0, 0, 0, 0, 0]))), crop[:, 0, 0])[1]
+    model.pooling = pooling
+    x = torch.arange(200.0).expand(1, 1, 8, 200)[..., None].expand(-1, -1, -1, -1, 3) / 200
+    overlap_crop_forward(x, model, 1, 50, 4)
+    assert len(starts) > 3 and not any(start % multiple for start in starts) and any(start % 24 for start in starts) == (multiple == 8)
+
+
 def test_symmetries_are_averaged_after_they_are_turned_back():
     """A model that gives one view: turned and mirrored, that is every view it can come to lie on, each in the scene's own orientation."""
     lf = np.random.default_rng(0).random((3, 3, 20, 28, 3), np.float32)

@@ -51,6 +51,9 @@ def test_predict_writes_both_layers(trained, tmp_path):
     turned = lfkit.predict_scene(np.rot90(np.rot90(lfkit.load_scene(scene).lf, 2, (0, 1)), 2, (2, 3)), model, lfkit.choose_device("cpu"))[2].numpy()
     mean = (expected[2].numpy() + np.rot90(turned, 2)) / 2
     assert np.allclose(read_pfm(tmp_path / "two" / f"{scene.stem}_bg_disp.pfm"), mean, atol=1e-5) and not np.allclose(mean, expected[2].numpy(), atol=1e-4)
+    assert main(["predict", str(scene), "--out", str(tmp_path / "plain"), "--weights", str(weights), "--device", "cpu", "--enlarge", "1"]) == 0
+    plain = lfkit.predict_scene(lfkit.load_scene(scene).lf, lfkit.load_model(weights, enlarge=1)[0], lfkit.choose_device("cpu"))[2].numpy()
+    assert np.allclose(read_pfm(tmp_path / "plain" / f"{scene.stem}_bg_disp.pfm"), plain, atol=1e-5) and not np.allclose(plain, expected[2].numpy(), atol=1e-4)
 
 
 def test_a_table_is_printed_before_a_file_that_fails(trained, tmp_path, capsys, monkeypatch):

@@ -11,6 +11,7 @@ from lfkit.evidence import block_sums
 from lfkit.layers import Hourglass
 from lfkit.losses import DistributionCrossEntropy
 from lfkit.model import FINE, JOLT, OUTLINE_REACH, CloserLook, OutlineLook, SecondLook, ask, extremes, jolts, mix, revised
+from lfkit.sweep import look_closer
 
 
 @pytest.mark.parametrize("views_num, size, max_disp, step", [(3, (17, 5), 4, 1), (5, (8, 8), 2, 0.5), (9, (1, 9), 4, 1), (7, (10, 13), 1, 1)])
@@ -198,6 +199,51 @@ def test_training_asks_each_closer_look_once_and_for_the_light_field_as_it_comes
     for training in (True, False):
         net.train(training)(torch.rand(1, 9, 3, 16, 16))
     assert asked == [1, 1, 1, 2, 2, 2, 2]
+
+
+@pytest.mark.parametrize("factor, pooling", [(1.5, 16), (2, 8)])
+def test_enlarged_views_agree_at_the_enlarged_disparity_and_what_is_found_there_comes_back(factor, pooling, monkeypatch):
+    """Smooth views of a plane at a known disparity, against the same formula at finer places; a slope that the looks report, against itself."""
+    disp, net, asked = 0.4, DeoccNet(4, 3, 2, 1.0).eval(), []
+    net.enlarge = factor
+    row, col = torch.arange(32.0)[:, None], torch.arange(48.0)
+    seen_at = lambda row, col: 0.5 + 0.2 * torch.sin(0.35 * row + 0.2) + 0.2 * torch.cos(0.3 * col)
+    x = torch.stack([seen_at(row - u * disp, col - v * disp) for u in (1, 0, -1) for v in (1, 0, -1)])[None, :, None].expand(-1, -1, 3, -1, -1)
+    def again(views, first, context, scales=None):
+        asked.append((views, first, context))
+        return 4 * [first if len(asked) > 1 else torch.full_like(first, disp)], context
+    monkeypatch.setattr(net, "look_again", again)
+    monkeypatch.setattr(net, "look_at_outlines", lambda views, found, before: found + factor * 0.01 * ((torch.arange(found.shape[-1]) + 0.5) / factor - 0.5))
+    with torch.inference_mode():
+        depth_map = net(x)[2]
+    (_, _, before), (views, first, context) = asked
+    assert net.pooling == pooling and views.shape[-2:] == (32 * factor, 48 * factor)
+    assert torch.allclose(first, torch.full_like(first, factor * disp))
+    finer = lambda side: (torch.arange(side * factor) + 0.5) / factor - 0.5
+    expected = seen_at(finer(32)[:, None], finer(48)) - 0.5
+    read = look_closer(views, first)[0]
+    inner = (..., slice(6, -6), slice(6, -6))
+    assert (read - expected)[inner].abs().max() < 4e-3 and (views - expected)[inner].abs().max() > 0.05
+    means = lambda part: part.mean((0, 2, 3))
+    assert torch.allclose(means(context)[-4:-1], factor * means(before)[-4:-1], atol=1e-5) and torch.allclose(means(context)[:-4], means(before)[:-4], atol=2e-2)
+    assert torch.allclose(depth_map[..., 1:-1], (disp + 0.01 * col).expand(1, 32, -1)[..., 1:-1], atol=1e-5)
+
+
+def test_views_are_enlarged_in_use_alone():
+    torch.manual_seed(0)
+    net, x, maps = DeoccNet(4, 3, 2, 1.0), torch.rand(1, 9, 3, 16, 16), {}
+    for enlarge in (1, 1.5, 2):
+        net.enlarge = enlarge
+        for training in (True, False):
+            with torch.no_grad():
+                maps[enlarge, training] = net.train(training)(x, earlier=True)[2:]
+            assert net.pooling == (16 if enlarge == 1.5 and not training else 8)
+    assert all(torch.equal(a, b) for a, b in zip(maps[1, True], maps[1.5, True]))
+    for enlarge in (1.5, 2):
+        assert all(torch.equal(a, b) for a, b in zip(maps[1, False][1:], maps[enlarge, False][1:])) and not torch.allclose(maps[1, False][0], maps[enlarge, False][0], atol=1e-3)
+    net.enlarge = 1.3
+    with pytest.raises(ValueError, match="enlarge must be 1, 1.5 or 2: got 1.3"):
+        net.eval()(x)
 
 
 def test_the_second_look_considers_what_its_neighbours_found():

@@ -100,6 +100,23 @@ def test_it_is_found_anew_once_a_layer_is_another():
     assert receptive_radius(model, 1) == 8
 
 
+@pytest.mark.parametrize("most, expected", [(50, 50), (71, 71), (72, 72), (73, 72), (400, 72)])
+def test_a_radius_is_not_looked_for_further_than_it_matters(most, expected):
+    sides = []
+    def net(x):
+        sides.append(max(x.shape[-2:]))
+        return F.avg_pool2d(x, 145, 1, 72)
+    assert radius_of(net, most=most) == expected
+    assert radius_of(lambda x: x - x.mean((-1, -2), keepdim=True), most=most) == most
+    assert most > 72 or max(sides) <= max(128, 2 * (most + 8) + 7)  # probes, no crop to compare
+
+
+def test_what_is_kept_of_a_radius_knows_how_far_was_looked():
+    model = nn.Sequential(nn.Flatten(1, 2), nn.Conv2d(3, 2, 141, padding=70)).eval()
+    nn.init.ones_(model[1].weight)
+    assert [receptive_radius(model, 1, most=most) for most in (60, 50, 65, 80, 60, None)] == [60, 50, 65, 70, 60, 70]
+
+
 def test_the_random_states_are_left_alone():
     torch.manual_seed(3)
     expected = torch.rand(3)
