@@ -57,7 +57,7 @@ def test_nothing_in_range_is_no_nan():
     outputs, fg, bg = setup(9.0, -9.0)
     loss, report = training_loss(outputs, fg, bg, nn.L1Loss(), nn.L1Loss(), WEIGHTS, 4, 1)
     loss.backward()
-    assert float(loss) == 0 and report["out_of_range"] == 100 and torch.isfinite(outputs[2].grad).all()
+    assert loss.item() == 0 and report["out_of_range"] == 100 and torch.isfinite(outputs[2].grad).all()
 
 
 def test_cross_entropy_is_least_at_the_target():
