@@ -120,7 +120,7 @@ def validate(args: argparse.Namespace) -> None:
     alone = len(models) == 1 and not args.errors
     print(format_table(rows, args.border) if alone else format_comparison(models, args.errors, "text", args.border), flush=True)  # first: a file may fail
     if args.json:
-        what = [{"weights": str(weights), "border": args.border, "scenes": rows} for weights, rows in zip(args.weights, models.values())]
+        what = [{"weights": str(weights), "border": args.border, "enlarge": args.enlarge, "symmetries": args.symmetries, "scenes": rows} for weights, rows in zip(args.weights, models.values())]
         write_json(Path(args.json), what[0] if len(what) == 1 else what)
     write_tables(args.table, models, args.errors, args.border)
 
@@ -216,7 +216,7 @@ def make_parser() -> SentenceParser:
     network.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:0 ...")
     network.add_argument("--test_length", type=whole_or_auto(1), default="auto", help="longest side of a crop, pixels; auto: by the memory")
     network.add_argument("--shave", type=whole_or_auto(0), default="auto", help="pixels of a crop's inner sides not trusted; auto: the network's reach")
-    network.add_argument("--mod", type=pooled, default=POOLING, help=f"crops start at multiples of it, itself one of {POOLING}")
+    network.add_argument("--mod", type=pooled, default=POOLING, help=f"crops start at multiples of it, itself one of {POOLING}, and of {2 * POOLING} with --enlarge 1.5")
     network.add_argument("--enlarge", type=float, choices=ENLARGED, default=ENLARGE, help="by how much views are enlarged for the closer looks; 1 takes half the time and is less precise")
     network.add_argument("--symmetries", type=int, choices=SYMMETRIES, default=1, help="mean over so many ways to turn and mirror the light field, in as many times the time")
     weights = {"default": str(WEIGHTS), "metavar": "FILE", "help": "checkpoint; the shipped weights by default"}

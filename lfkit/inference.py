@@ -234,7 +234,7 @@ def _need(runner: _Runner) -> tuple[float, float]:
     """Bytes that a crop needs, as a fixed part and one a pixel, from two small crops; kept for a module."""
     scene, model = runner.scene, runner.model
     small, large = (tuple(min(extent, -(-side // runner.mod) * runner.mod) for extent in scene.size) for side in MEASURED)
-    key = scene.batch, scene.views, scene.colours, scene.dtype, scene.device, runner.autocast, repr(model), small, large
+    key = scene.batch, scene.views, scene.colours, scene.dtype, scene.device, runner.autocast, repr(model), getattr(model, "training", None), small, large
     kept = _needs.setdefault(model, {}) if isinstance(model, nn.Module) else {}
     if key not in kept:
         low, high = _peak(runner, small), _peak(runner, large)
@@ -263,7 +263,7 @@ def _plan(runner: _Runner, max_length: int | str, memory: float | None, batch: i
     height, width = crops[0].shape
     needed = fixed + slope * height * width
     if needed > memory:
-        logger.warning("the least crop with shave %d, %d x %d pixels, needs about %.0f MiB, more than the %.0f MiB of the budget: going on with it",
+        logger.warning("the least crop with shave %d, %d x %d pixels, needs about %.0f MiB, more than the %.0f MiB of the budget: going on with it; a smaller shave needs less, and leaves seams",
                        runner.shave, height, width, needed / 2**20, memory / 2**20)
     fitting = max(1, int(memory / needed))
     return crops, min(fitting, batch or (1 if on_cpu else fitting))

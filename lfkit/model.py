@@ -54,8 +54,8 @@ def check_views_num(views_num: int) -> int:
 def check_enlarge(enlarge: float) -> float:
     """enlarge when it is one of ENLARGED; ValueError otherwise."""
     if enlarge not in ENLARGED:
-        raise ValueError(f"enlarge must be {', '.join(map(str, ENLARGED[:-1]))} or {ENLARGED[-1]}: got {enlarge}")
-    return enlarge
+        raise ValueError(f"enlarge must be {', '.join(map(str, ENLARGED[:-1]))} or {ENLARGED[-1]}: got {enlarge!r}")
+    return ENLARGED[ENLARGED.index(enlarge)]
 
 
 def mix(disp: torch.Tensor, mixing: torch.Tensor) -> torch.Tensor:
@@ -393,7 +393,7 @@ class DeoccNet(nn.Module):
 
         Returns:
             evidence 'b d f h w', at each candidate of `fine_levels`; both and background 'b d h w', the first look's distributions over these;
-            EARLIER 'b h w' each, the disparity after these looks; depth_map 'b h w', after the last.
+            EARLIER 'b h w' each, the disparity after these looks; depth_map 'b h w', after the last, where views are enlarged after those on enlarged views.
         """
         seen, evidence = self.looks(x)
         return {"evidence": torch.stack(evidence, 1)[..., :x.shape[-2], :x.shape[-1]]} | seen
@@ -408,7 +408,7 @@ class DeoccNet(nn.Module):
         seen, context, _ = self.first_look(volume, self.guide(centre))
         estimates, before = self.look_again(x, seen["first"], context)
         if self.factor > 1:
-            last = self.look_enlarged(x, estimates[-1], context)
+            last = self.look_enlarged(x, estimates[-1], context, apart)
         else:
             last = self.look_at_outlines(x, estimates[-1], before, apart)
         seen |= zip((*EARLIER[1:], "depth_map"), map(self.bounded, (*estimates, last)), strict=True)
@@ -466,17 +466,17 @@ class DeoccNet(nn.Module):
         evidence = [self.look_apart(x, d, centre) for d in (candidates if x.requires_grad else candidates.detach()).unbind(1)]
         return self.outline_look(evidence, before, disp, candidates, centre, self.step / FINE)
 
-    def look_enlarged(self, x: torch.Tensor, disp: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+    def look_enlarged(self, x: torch.Tensor, disp: torch.Tensor, context: torch.Tensor, apart: bool = False) -> torch.Tensor:
         """The second look, the later closer ones and the last one once more, on enlarged views: an estimate 'b h w' and the first look's context to a better one.
 
         What is a pixel wide is then wider, and a disparity that is off by a tenth is off by more, which the same weights tell better. With all looks once more, estimates
-        would drift where dense leaves leave little to see.
+        would drift where dense leaves leave little to see. `apart` as of `look_at_outlines`.
         """
         larger = lambda part, **how: F.interpolate(part, scale_factor=self.factor, **{"mode": "bilinear"} | how)
         views = larger(x.flatten(0, 1), mode="bicubic", antialias=True).clamp(-0.5, 0.5).unflatten(0, x.shape[:2])
         in_pixels = torch.cat([context[:, :-4], self.factor * context[:, -4:-1], context[:, -1:]], 1)  # three disparities, of `first_look`'s summary
         estimates, before = self.look_again(views, larger(self.factor * disp[:, None])[:, 0], larger(in_pixels), SCALES[1:])
-        found = self.look_at_outlines(views, estimates[-1], before)
+        found = self.look_at_outlines(views, estimates[-1], before, apart)
         return F.interpolate(found[:, None], disp.shape[-2:], mode="bilinear")[:, 0] / self.factor
 
     def equations(self, x: torch.Tensor, disp: torch.Tensor, centre: torch.Tensor) -> tuple[list[tuple[torch.Tensor, ...]], torch.Tensor]:

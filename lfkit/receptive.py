@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 from lfkit.memory import kept_pages
 
 PROBE_LENGTH = 128      # pixels: a model whose reach is made of single jumps sees one of up to half of it
-PROBE_LIMIT = 1024      # pixels; twice a radius that leaves crops no use
+PROBE_LIMIT = 2048      # pixels; twice a radius that leaves crops no use
 PROBE_THICKNESS = 8     # pixels of the probe's other side: enough for a path along it, little to compute
 GRADIENT_GAIN = 2.0**20  # keeps products of many small slopes away from underflow
 ROUNDING = 1000         # in units of the dtype's epsilon, of outputs about 1: what two orders of summation may differ by
@@ -33,7 +33,7 @@ def tensors_of(outputs) -> list[Tensor]:
 def aligned(mod: int, model: Callable) -> int:
     """The least multiple of mod at which also a model's own `pooling`, a whole number where it has one, lets crops start."""
     own = getattr(model, "pooling", 1)
-    return math.lcm(mod, own) if isinstance(own, int) else mod
+    return math.lcm(mod, own) if type(own) is int and own > 0 else mod
 
 
 def _noise(shape: tuple, seed: int, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -121,6 +121,8 @@ def _found(model: Callable, most: int | None, *probe) -> int:
                 return radius
         for more in WIDEN:  # something has no derivative
             failed, radius = radius, radius + more
+            if most is not None and radius >= most:
+                return most
             if _holds(model, radius, *probe):
                 between = range(failed + 1, radius)
                 return (*between, radius)[bisect_left(between, True, key=lambda r: _holds(model, r, *probe))]
@@ -148,7 +150,7 @@ def receptive_radius(model: Callable, n: int | None = None, c: int = 3, *, scale
         most: from which on it does not matter how large the radius is: it is then not looked for further, and most is given.
 
     Returns:
-        The radius in pixels, the larger one where the axes or sides differ. Kept for a module until its weights or layers change.
+        The radius in pixels, the larger one where the axes or sides differ. Kept for a module until its weights or layers change, or what its repr tells.
 
     Raises:
         ValueError: when n is not known, outputs have no derivative, or depend on the whole image, or mod is no multiple of the pooling.

@@ -97,6 +97,21 @@ def test_auto_leaves_no_seam(size):
     assert torch.allclose(overlap_crop_forward(x, blur, 1, 24, "auto"), whole_of(x), atol=1e-12)
 
 
+@pytest.mark.parametrize("size", [(24, 50), (50, 24)])
+def test_auto_finds_a_reach_of_nearly_half_the_scene(size):
+    x = torch.rand(1, 1, *size, 3, dtype=torch.float64)
+    wide = lambda crop: F.avg_pool2d(crop[:, 0], 41, 1, 20, count_include_pad=False)
+    assert torch.allclose(overlap_crop_forward(x, wide, 1, 48, "auto", mod=2), whole_of(x, wide), atol=1e-12)
+
+
+def test_auto_looks_no_further_than_the_scene_is_large(caplog):
+    """No crop equals the whole where the whole decides, which no budget changes."""
+    x, statistic = torch.rand(1, 1, 80, 40, 3), lambda crop: crop[:, 0] - crop[:, 0].mean((-1, -2), keepdim=True)
+    with caplog.at_level(logging.WARNING, "lfkit"):
+        assert torch.allclose(overlap_crop_forward(x, statistic, 1, "auto", "auto", memory=1), whole_of(x, statistic), atol=1e-6)
+    assert "the least crop with shave 40, 80 x 40 pixels" in caplog.text
+
+
 @pytest.mark.parametrize("memory", [6e5, 1e6, 1e9])
 def test_a_budget_decides_the_size_of_crops(memory):
     x, areas = torch.rand(1, 1, 150, 170, 3), []
@@ -226,7 +241,7 @@ def test_predict_scene_hands_on_how_crops_are_cut():
     assert len(starts) > 3 and all(start % 5 == 0 for start in starts) and any(start % 8 for start in starts)
 
 
-@pytest.mark.parametrize("pooling, multiple", [(12, 24), (torch.nn.MaxPool2d(2), 8), (1, 8)], ids=str)
+@pytest.mark.parametrize("pooling, multiple", [(12, 24), (torch.nn.MaxPool2d(2), 8), (1, 8), (False, 8), (0, 8)], ids=str)
 def test_crops_start_where_the_models_own_pooling_lets_them(pooling, multiple):
     starts, model = [], lambda crop: (starts.append(round(200 * float(crop[0, 0, 0, 0, 0]))), crop[:, 0, 0])[1]
     model.pooling = pooling

@@ -87,6 +87,12 @@ def test_validate_prints_and_writes_the_table(trained, tmp_path, capsys):
     disp = lfkit.predict_scene(scene.lf, model, lfkit.choose_device("cpu"))[2].numpy()
     assert table["scenes"][0]["mse_x100"] == pytest.approx(100 * np.mean((disp - scene.bg_disp)[4:-4, 4:-4] ** 2), rel=1e-4)
     assert "border 4" in printed and "mean" in printed and scenes[1].stem in printed
+    assert main([*argv, "--enlarge", "1"]) == 0
+    plain = json.loads((tmp_path / "t" / "t.json").read_text())
+    disp = lfkit.predict_scene(scene.lf, lfkit.load_model(weights, enlarge=1)[0], lfkit.choose_device("cpu"))[2].numpy()
+    assert plain["scenes"][0]["mse_x100"] == pytest.approx(100 * np.mean((disp - scene.bg_disp)[4:-4, 4:-4] ** 2), rel=1e-4)
+    assert [(kept["enlarge"], kept["symmetries"]) for kept in (table, plain)] == [(1.5, 1), (1, 1)]
+    assert plain["scenes"][0]["mse_x100"] != table["scenes"][0]["mse_x100"]
 
 
 def test_predicting_into_a_scenes_own_folder_leaves_it_a_scene(trained, tmp_path, capsys):

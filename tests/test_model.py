@@ -10,7 +10,7 @@ from lfkit import DeoccNet, compute_bad_pix, get_disp_distribution, get_paramete
 from lfkit.evidence import block_sums
 from lfkit.layers import Hourglass
 from lfkit.losses import DistributionCrossEntropy
-from lfkit.model import FINE, JOLT, OUTLINE_REACH, CloserLook, OutlineLook, SecondLook, ask, extremes, jolts, mix, revised
+from lfkit.model import FINE, JOLT, OUTLINE_REACH, SCALES, CloserLook, OutlineLook, SecondLook, ask, extremes, jolts, mix, revised
 from lfkit.sweep import look_closer
 
 
@@ -209,11 +209,12 @@ def test_enlarged_views_agree_at_the_enlarged_disparity_and_what_is_found_there_
     row, col = torch.arange(32.0)[:, None], torch.arange(48.0)
     seen_at = lambda row, col: 0.5 + 0.2 * torch.sin(0.35 * row + 0.2) + 0.2 * torch.cos(0.3 * col)
     x = torch.stack([seen_at(row - u * disp, col - v * disp) for u in (1, 0, -1) for v in (1, 0, -1)])[None, :, None].expand(-1, -1, 3, -1, -1)
-    def again(views, first, context, scales=None):
+    def again(views, first, context, scales=SCALES):
         asked.append((views, first, context))
+        assert scales == SCALES[len(asked) - 1:]
         return 4 * [first if len(asked) > 1 else torch.full_like(first, disp)], context
     monkeypatch.setattr(net, "look_again", again)
-    monkeypatch.setattr(net, "look_at_outlines", lambda views, found, before: found + factor * 0.01 * ((torch.arange(found.shape[-1]) + 0.5) / factor - 0.5))
+    monkeypatch.setattr(net, "look_at_outlines", lambda views, found, before, apart: found + factor * 0.01 * ((torch.arange(found.shape[-1]) + 0.5) / factor - 0.5))
     with torch.inference_mode():
         depth_map = net(x)[2]
     (_, _, before), (views, first, context) = asked
@@ -229,6 +230,44 @@ def test_enlarged_views_agree_at_the_enlarged_disparity_and_what_is_found_there_
     assert torch.allclose(depth_map[..., 1:-1], (disp + 0.01 * col).expand(1, 32, -1)[..., 1:-1], atol=1e-5)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (24, 40)])
+@pytest.mark.parametrize("factor", [1.5, 2])
+def test_enlarged_views_may_have_any_size_and_are_as_bright_as_before(size, factor, monkeypatch):
+    torch.manual_seed(0)
+    net, seen, asked = DeoccNet(4, 3, 2, 1.0).eval(), [], []
+    net.enlarge = factor
+    monkeypatch.setattr(net, "look_again", lambda x, *others, f=net.look_again: seen.append(x) or f(x, *others))
+    monkeypatch.setattr(net.closer_look.hourglass, "gather", lambda x, f=net.closer_look.hourglass.gather: asked.append(len(x)) or f(x))
+    with torch.inference_mode():
+        both, background, depth_map = net(torch.rand(1, 9, 3, *size).round())
+    assert depth_map.shape == (1, *size) and both.shape == background.shape == (1, 5, *size)
+    assert all(torch.isfinite(out).all() for out in (both, background, depth_map))
+    assert seen[1].shape[-1] == factor * seen[0].shape[-1] and seen[1].abs().max() <= 0.5
+    assert asked == 4 * [2] + 2 * [2]  # the repeated one is repeated at the views' own size alone
+
+
+@pytest.mark.parametrize("enlarge", [1, 1.5])
+def test_no_estimate_lies_further_than_half_a_level_beyond_the_last(enlarge, monkeypatch):
+    net = DeoccNet(4, 3, 2, 1.0).eval()
+    net.enlarge = enlarge
+    monkeypatch.setattr(net, "look_at_outlines", lambda x, disp, before, apart=False: torch.full_like(disp, 9.0))
+    with torch.inference_mode():
+        assert (net(torch.rand(1, 9, 3, 16, 16))[2] == 2.5).all()
+
+
+@pytest.mark.parametrize("enlarge", [1, 1.5])
+def test_the_last_look_can_be_kept_apart_in_use_as_well(enlarge, monkeypatch):
+    torch.manual_seed(0)
+    net = DeoccNet(4, 3, 2, 1.0).eval()
+    net.enlarge = enlarge
+    def again(x, *others, f=net.look_again):
+        estimates, before = f(x, *others)
+        return [*estimates[:-1], estimates[-1] + (torch.arange(x.shape[-1]) > 8)], before  # an outline, without which there is nothing to decide
+    monkeypatch.setattr(net, "look_again", again)
+    net(torch.rand(1, 9, 3, 16, 16), earlier=True)[2].sum().backward()
+    assert {name.split(".")[0] for name, p in net.named_parameters() if p.grad is not None and p.grad.any()} == {"outline_look"}
+
+
 def test_views_are_enlarged_in_use_alone():
     torch.manual_seed(0)
     net, x, maps = DeoccNet(4, 3, 2, 1.0), torch.rand(1, 9, 3, 16, 16), {}
@@ -241,6 +280,7 @@ def test_views_are_enlarged_in_use_alone():
     assert all(torch.equal(a, b) for a, b in zip(maps[1, True], maps[1.5, True]))
     for enlarge in (1.5, 2):
         assert all(torch.equal(a, b) for a, b in zip(maps[1, False][1:], maps[enlarge, False][1:])) and not torch.allclose(maps[1, False][0], maps[enlarge, False][0], atol=1e-3)
+    assert repr(net) != repr(DeoccNet(4, 3, 2, 1.0))  # by which what is measured of a network is kept
     net.enlarge = 1.3
     with pytest.raises(ValueError, match="enlarge must be 1, 1.5 or 2: got 1.3"):
         net.eval()(x)

@@ -100,6 +100,12 @@ def test_it_is_found_anew_once_a_layer_is_another():
     assert receptive_radius(model, 1) == 8
 
 
+def test_a_model_may_say_its_own_pooling():
+    net = lambda x: pooled(x[:, 0], 16)
+    net.pooling = 16
+    assert receptive_radius(net, n=1) == 15
+
+
 @pytest.mark.parametrize("most, expected", [(50, 50), (71, 71), (72, 72), (73, 72), (400, 72)])
 def test_a_radius_is_not_looked_for_further_than_it_matters(most, expected):
     sides = []
