@@ -217,7 +217,7 @@ def test_the_averaged_weights_are_validated_and_loaded(args):
     args.average = 0.9
     last = list(lfkit.fit(args))[-1]
     path = last["log_path"] / "model_state" / "model_3.pkl"
-    model, checkpoint = lfkit.load_model(path)
+    model, checkpoint = lfkit.load_model(path, enlarge=1)  # as a run validates
     assert not all(torch.equal(value, checkpoint["model_state_dict"][name]) for name, value in model.state_dict().items())
     again = lfkit.validation(args, 3, model, 1.0, last["log_path"], CPU)
     assert again["mse"] == last["validation"]["mse"]

@@ -112,7 +112,7 @@ def test_earlier_maps_stay_on_a_surface_while_the_last_lies_between():
     outputs, fg, bg = setup(2.0, -1.0)
     earlier = torch.full((2, 3, 4), 0.5)
     with_earlier, without = (training_loss((*outputs, *maps), fg, bg, L1Huber(), nn.L1Loss(), WEIGHTS, 4, 1)[0] for maps in ((earlier,), ()))
-    assert float(with_earlier - without) == pytest.approx(100 * EARLIER_WEIGHT * 0.1 * np.log(16), rel=1e-4)
+    assert (with_earlier - without).item() == pytest.approx(100 * EARLIER_WEIGHT * 0.1 * np.log(16), rel=1e-4)
 
 
 @pytest.mark.parametrize("name, expected", [("l1", 0.5), ("log", 0.1 * np.log(6)), ("l1_huber", 0.5 + 8 * 0.125)])
