@@ -78,22 +78,22 @@ def _reach(model: Callable, shape: tuple, axis: int, scale: int, mod: int, seed:
     return radius
 
 
-def _differentiated(model: Callable, thickness: int, most: int | None, n: int, c: int, scale: int, mod: int, dtype, device) -> int:
-    """The largest reach over both axes and two kinds of input, on probes as long as it takes; most where it is that or more."""
+def _differentiated(model: Callable, thickness: int, most: float, n: int, c: int, scale: int, mod: int, dtype, device) -> int:
+    """The largest reach over both axes and two kinds of input, on probes as long as it takes; most where probes long enough for that are too short."""
     thickness, length, radius = -(-thickness // mod) * mod, -(-PROBE_LENGTH // mod) * mod, 0
     for seed in (0, 1):
         for axis in (-2, -1):
             while (found := _reach(model, (1, n, c, *((length, thickness) if axis == -2 else (thickness, length))), axis, scale, mod, seed,
                                    dtype, device)) is None:
-                if most is not None and length // 2 - mod >= most:
+                if length // 2 - mod >= most:
                     return most
-                longer = 2 * length if most is None else min(2 * length, -(-2 * (most + mod) // mod) * mod)
+                longer = min(2 * length, 2 * (most + mod))
                 if longer > PROBE_LIMIT:
                     raise ValueError(f"an output of the model depends on pixels {length // 2 - mod} away and further, as one with a statistic over "
                                      "the image does: no crop equals the whole; pass shave as a number, and expect seams")
                 length = longer
             radius = max(radius, found)
-    return radius if most is None else min(radius, most)
+    return radius
 
 
 def _holds(model: Callable, radius: int, n: int, c: int, scale: int, mod: int, dtype, device) -> bool:
@@ -112,16 +112,16 @@ def _holds(model: Callable, radius: int, n: int, c: int, scale: int, mod: int, d
     return False
 
 
-def _found(model: Callable, most: int | None, *probe) -> int:
+def _found(model: Callable, most: float, *probe) -> int:
     """The least radius that holds, or most; probe: n, c, scale, mod, dtype, device."""
     with torch.inference_mode(False), torch.enable_grad(), kept_pages():
         for thickness in (PROBE_THICKNESS, PROBE_LENGTH):  # a path that runs aslant leaves a narrow probe
             radius = first = _differentiated(model, thickness, most, *probe)
-            if radius == most or _holds(model, radius, *probe):
-                return radius
+            if radius >= most or _holds(model, radius, *probe):
+                return min(radius, most)
         for more in WIDEN:  # something has no derivative
             failed, radius = radius, radius + more
-            if most is not None and radius >= most:
+            if radius >= most:
                 return most
             if _holds(model, radius, *probe):
                 between = range(failed + 1, radius)
@@ -132,7 +132,7 @@ def _found(model: Callable, most: int | None, *probe) -> int:
 
 
 def receptive_radius(model: Callable, n: int | None = None, c: int = 3, *, scale: int = 1, mod: int = 8, dtype: torch.dtype | None = None,
-                     device: torch.device | str | None = None, most: int | None = None) -> int:
+                     device: torch.device | str | None = None, most: float = math.inf) -> int:
     """How many pixels away the furthest input pixel lies that an output pixel depends on: the least `shave` that leaves no seam.
 
     Outputs at every phase of the pooling are differentiated by random inputs, on narrow probes along both axes that are doubled until the
@@ -170,8 +170,8 @@ def receptive_radius(model: Callable, n: int | None = None, c: int = 3, *, scale
         return _found(model, most, n, c, scale, mod, dtype, device)
     state = tuple((id(p), 0 if p.is_inference() else p._version) for p in model.parameters())
     key = n, c, scale, mod, dtype, device, model.training, repr(model), state
-    known, radius, least = _known.get(model, (None, 0, None))
-    if known != key or (least is not None and (most is None or most > least)):
+    known, radius, looked = _known.get(model, (None, 0, 0))
+    if known != key or most > looked:
         radius = _found(model, most, n, c, scale, mod, dtype, device)
-        _known[model] = key, radius, most if radius == most else None
-    return radius if most is None else min(radius, most)
+        _known[model] = key, radius, most if radius == most else math.inf
+    return min(radius, most)

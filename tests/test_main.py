@@ -207,6 +207,17 @@ def test_the_benchmarks_submission(trained, tmp_path, capsys):
     assert float((tmp_path / "out" / "runtimes" / "cotton.txt").read_text()) > 0
 
 
+@pytest.mark.parametrize("command", ["predict", "validate", "export-hci"])
+def test_a_network_enlarges_views_as_the_command_says(command, trained, tmp_path, capsys, monkeypatch):
+    scene = tmp_path / "hci" / "cotton"
+    lfkit.save_scene(lfkit.Scene("cotton", np.zeros((3, 3, 512, 512, 3), np.uint8), bg_disp=np.zeros((512, 512), np.float32)), scene.parent, "hci")
+    def load(path, device, enlarge):
+        raise ValueError(f"loaded to enlarge by {enlarge}")
+    monkeypatch.setattr("lfkit.__main__.load_model", load)
+    assert main([command, str(scene), "--weights", str(trained[2]), *([] if command == "validate" else ["--out", str(tmp_path / "out")]), "--device", "cpu", "--enlarge", "2"]) == 2
+    assert "loaded to enlarge by 2" in capsys.readouterr().err
+
+
 def test_the_report_of_a_run_is_one_page(trained, tmp_path, capsys):
     run = trained[2].parent
     assert main(["report", str(run), "--out", str(tmp_path / "deep" / "r.html")]) == 0
