@@ -13,6 +13,7 @@ from lfkit.disparity import MAX_DISP, STEP, disparity_levels, on_levels
 from lfkit.equations import GRADIENT_FLOOR, block_equations, normal_equations, plane_fit, trusted, window_correction
 from lfkit.evidence import RIVAL_FEATURES, ViewEvidence, block_sums, competition, detail, log_score
 from lfkit.layers import ChannelNorm, Hourglass, ImageBlock, LevelBlock, in_full, least, pointwise, window_mean
+from lfkit.rims import with_rims
 from lfkit.sweep import ViewSweep, look_closer
 
 FINE = 2        # candidates per disparity level: the network looks at step / FINE, and reports at step
@@ -411,6 +412,8 @@ class DeoccNet(nn.Module):
             last = self.look_enlarged(x, estimates[-1], context, apart)
         else:
             last = self.look_at_outlines(x, estimates[-1], before, apart)
+        if not self.training:
+            last = with_rims(x, last, seen["both"], self.fine_levels, self.evidence)
         seen |= zip((*EARLIER[1:], "depth_map"), map(self.bounded, (*estimates, last)), strict=True)
         return {name: part[..., :h, :w] for name, part in seen.items()}, volume[0]
 

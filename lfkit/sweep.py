@@ -108,20 +108,21 @@ class ViewSweep:
         return sum_blocks([*self.shifted(disp)], members)
 
 
-def look_closer(x: torch.Tensor, disp: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def look_closer(x: torch.Tensor, disp: torch.Tensor, at: tuple[torch.Tensor, torch.Tensor] | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """The views read where a point at a disparity of its own for every pixel is seen, by cubic convolution.
 
     Args:
         x: views 'b n c h w'.
         disp: 'b h w', in pixels per view step.
+        at: rows and columns of the pixels when they are not all, each 'p'; h is then 1 and w is p.
 
     Returns:
         Colours 'b n c h w', 0 where a view doesn't reach, and 'b n h w', whether it does.
     """
     n, (h, w) = math.isqrt(x.shape[1]), x.shape[-2:]
-    offset = (n // 2 - torch.arange(n, device=x.device, dtype=disp.dtype))[:, None, None]
-    y = torch.arange(h, device=x.device, dtype=disp.dtype)[:, None] + offset * disp[:, None]  # of a row of views alike, as x0 of a column
-    x0 = torch.arange(w, device=x.device, dtype=disp.dtype) + offset * disp[:, None]
+    count = lambda size: torch.arange(size, device=x.device, dtype=disp.dtype)
+    offset, (rows, columns) = (n // 2 - count(n))[:, None, None], at or (count(h)[:, None], count(w))
+    y, x0 = (places + offset * disp[:, None] for places in (rows, columns))  # of a row of views alike, and of a column
     inside = lambda place, size: (place >= 0) & (place <= size - 1)
     reach = rearrange(inside(y, h)[:, :, None] & inside(x0, w)[:, None], "b u v h w -> b (u v) h w")
     grid = torch.stack(torch.broadcast_tensors(((2 * x0 + 1) / w - 1)[:, None], ((2 * y + 1) / h - 1)[:, :, None]), -1)
