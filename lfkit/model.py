@@ -245,8 +245,8 @@ class DeoccNet(nn.Module):
     near its peak alone, not as a mean over the whole distribution, which would lie in mid-air between two peaks. The second look
     reads the views at each pixel's own estimate and its neighbours', and chooses, which makes edges sharp. The next three read them
     at the estimate, and solve for the disparity at which they agree, in windows of many sizes; the last decides beside outlines. In use, the middle one of the three is taken once more where it moved
-    the estimate, the second look and these three are also asked about the light field half turned, where `enlarge` is above 1 the later ones are taken once more on enlarged views, and what the last found takes most of the background's place in the
-    distributions; while training these are the first look's own, which learns from them.
+    the estimate, the second look and these three are also asked about the light field half turned, where `enlarge` is above 1 the later ones are taken once more on enlarged views, things get back the rims that were taken for what lies behind them (`rims`), and
+    what was found last takes most of the background's place in the distributions; while training these are the first look's own, which learns from them.
 
     Args:
         channels: width; 32 for a laptop, 64 and more for a GPU.
@@ -394,7 +394,7 @@ class DeoccNet(nn.Module):
 
         Returns:
             evidence 'b d f h w', at each candidate of `fine_levels`; both and background 'b d h w', the first look's distributions over these;
-            EARLIER 'b h w' each, the disparity after these looks; depth_map 'b h w', after the last, where views are enlarged after those on enlarged views.
+            EARLIER 'b h w' each, the disparity after these looks; depth_map 'b h w', after the last, where views are enlarged after those on enlarged views, and with rims.
         """
         seen, evidence = self.looks(x)
         return {"evidence": torch.stack(evidence, 1)[..., :x.shape[-2], :x.shape[-1]]} | seen
@@ -413,7 +413,7 @@ class DeoccNet(nn.Module):
         else:
             last = self.look_at_outlines(x, estimates[-1], before, apart)
         if not self.training:
-            last = with_rims(x, last, seen["both"], self.fine_levels, self.evidence)
+            last = with_rims(x, last, self.step / FINE, self.evidence)
         seen |= zip((*EARLIER[1:], "depth_map"), map(self.bounded, (*estimates, last)), strict=True)
         return {name: part[..., :h, :w] for name, part in seen.items()}, volume[0]
 
@@ -470,7 +470,7 @@ class DeoccNet(nn.Module):
         return self.outline_look(evidence, before, disp, candidates, centre, self.step / FINE)
 
     def look_enlarged(self, x: torch.Tensor, disp: torch.Tensor, context: torch.Tensor, apart: bool = False) -> torch.Tensor:
-        """The second look, the later closer ones and the last one once more, on enlarged views: an estimate 'b h w' and the first look's context to a better one.
+        """The second look, the later closer ones and the last one once more, on enlarged views: an estimate 'b h w' and the first look's context to a better one, with rims.
 
         What is a pixel wide is then wider, and a disparity that is off by a tenth is off by more, which the same weights tell better. With all looks once more, estimates
         would drift where dense leaves leave little to see. `apart` as of `look_at_outlines`.
@@ -479,7 +479,7 @@ class DeoccNet(nn.Module):
         views = larger(x.flatten(0, 1), mode="bicubic", antialias=True).clamp(-0.5, 0.5).unflatten(0, x.shape[:2])
         in_pixels = torch.cat([context[:, :-4], self.factor * context[:, -4:-1], context[:, -1:]], 1)  # three disparities, of `first_look`'s summary
         estimates, before = self.look_again(views, larger(self.factor * disp[:, None])[:, 0], larger(in_pixels), SCALES[1:])
-        found = self.look_at_outlines(views, estimates[-1], before, apart)
+        found = with_rims(views, self.look_at_outlines(views, estimates[-1], before, apart), self.factor * self.step / FINE, self.evidence)
         return F.interpolate(found[:, None], disp.shape[-2:], mode="bilinear")[:, 0] / self.factor
 
     def equations(self, x: torch.Tensor, disp: torch.Tensor, centre: torch.Tensor) -> tuple[list[tuple[torch.Tensor, ...]], torch.Tensor]:
