@@ -134,7 +134,7 @@ def by_hand(x: torch.Tensor, disp: torch.Tensor) -> torch.Tensor:
                     continue
                 left = {fall: unlike(*views, i, j) for fall, views in at_near.items()}
                 fall = min(left, key=left.get)
-                if left[fall] < min(0.3 * square, 0.1 * unlike(*at_far, i, j)) - 1e-6:
+                if left[fall] < min(0.5 * square, 0.1 * unlike(*at_far, i, j)) - 1e-6:
                     found[0, i, j] = near[0, i, j] - fall
                     things[:, i, j] = front
     return found
