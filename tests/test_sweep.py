@@ -62,3 +62,11 @@ def test_a_closer_look_reads_each_view_where_the_pixel_is_seen():
     assert reach[0, 12].all() and not reach[0, 0, -1].all() and (views * ~reach[:, :, None] == 0).all()
     u, v = 0, 4  # two rows up, two columns right: reaches y + 2 d, x - 2 d
     assert reach[0, 5 * u + v, :, 8].tolist() == [y + 2 <= 31 for y in range(32)]
+
+
+def test_some_pixels_are_read_as_all_are():
+    generator = torch.Generator().manual_seed(3)
+    x, disp = torch.rand(2, 9, 3, 10, 12, generator=generator), 6 * torch.rand(2, 10, 12, generator=generator) - 3
+    rows, columns = torch.tensor([0, 9, 4, 4]), torch.tensor([0, 11, 7, 7])
+    for all_of, some in zip(look_closer(x, disp), look_closer(x, disp[:, rows, columns][:, None], (rows, columns))):
+        assert torch.allclose(some.squeeze(-2).float(), all_of[..., rows, columns].float(), atol=1e-6)
