@@ -18,7 +18,7 @@ ALONG = 1.5      # by how many times a thing's difference from what lies behind 
 COVERED = 0.5    # a pixel that mixes both colours is the thing's from this share on
 ASIDE = 0.1      # most of a mixture's squared difference that is not along the line between both colours
 AGREED = 0.5     # how unlike the centre view the views may be where the pixel is the thing's, in parts of its squared difference from what lies behind
-DISAGREED = 0.1  # and in parts of how unlike it they are where the pixel is what lies behind, which the thing hides from some of them
+DISAGREED = 0.05 # and in parts of how unlike it they are where the pixel is what lies behind, which the thing hides from some of them
 
 
 def with_rims(x: torch.Tensor, disp: torch.Tensor, spacing: float, evidence: ViewEvidence) -> torch.Tensor:

@@ -98,7 +98,7 @@ def test_a_rim_is_given_back_up_to_its_greatest_width():
 
 @pytest.mark.parametrize("fall", [0.0, 0.2, 0.4])
 def test_a_rim_that_falls_away_has_its_own_disparity(monkeypatch, fall):
-    monkeypatch.setitem(globals(), "wall", lambda y, x: 0.50 + 0.02 * np.sin(0.9 * y + 0.5 * x))
+    monkeypatch.setitem(globals(), "wall", lambda y, x: 0.80 + 0.02 * np.sin(0.9 * y + 0.5 * x))
     grained = lambda y, x: 0.22 + 0.03 * np.sin(1.3 * y + 0.9 * x)
     scene = views([(THING, -99, EDGE - 2, grained), (THING - fall, EDGE - 2, EDGE, grained)])
     found = given(scene, edge_at(EDGE - 2))[0, 4:-4, EDGE - 2]
@@ -134,7 +134,7 @@ def by_hand(x: torch.Tensor, disp: torch.Tensor) -> torch.Tensor:
                     continue
                 left = {fall: unlike(*views, i, j) for fall, views in at_near.items()}
                 fall = min(left, key=left.get)
-                if left[fall] < min(0.5 * square, 0.1 * unlike(*at_far, i, j)) - 1e-6:
+                if left[fall] < min(0.5 * square, 0.05 * unlike(*at_far, i, j)) - 1e-6:
                     found[0, i, j] = near[0, i, j] - fall
                     things[:, i, j] = front
     return found
