@@ -28,16 +28,18 @@ def rim(y, x):
 
 
 def views(parts: list[tuple[float, float, float, object]]) -> torch.Tensor:
-    """Centred views '1 n c h w' of a wall and, before it, parts of (disparity, first column, column after the last, colour of points), the later before the earlier: each pixel by its own ray."""
+    """Centred views '1 n c h w' of a wall and, before it, parts of (disparity, first column, column after the last, colour of points), the later before the earlier: each pixel by four rays of its own."""
     lf = np.zeros((9, 9, HIGH, WIDE))
-    i, j = np.mgrid[:HIGH, :WIDE].astype(float)
     for u in range(9):
         for v in range(9):
             du, dv = 4 - u, 4 - v
-            lf[u, v] = wall(i - du * WALL, j - dv * WALL)
-            for disp, first, end, colour in parts:
-                y, x = i - du * disp, j - dv * disp
-                lf[u, v] = np.where((x >= first - 0.5) & (x < end - 0.5), colour(y, x), lf[u, v])
+            for aside in (-0.375, -0.125, 0.125, 0.375):
+                i, j = np.mgrid[:HIGH, :WIDE] + np.array([0, aside])[:, None, None]
+                seen = wall(i - du * WALL, j - dv * WALL)
+                for disp, first, end, colour in parts:
+                    y, x = i - du * disp, j - dv * disp
+                    seen = np.where((x >= first - 0.5) & (x < end - 0.5), colour(y, x), seen)
+                lf[u, v] += seen / 4
     return torch.from_numpy(lf).float().reshape(1, 81, 1, HIGH, WIDE).repeat(1, 1, 3, 1, 1) - 0.5
 
 
@@ -69,7 +71,8 @@ def test_nothing_else_changes_where_the_map_is_right():
 
 def test_a_wire_before_the_wall_is_no_rim():
     wire = [(THING, -99, EDGE - 2, thing), (2.5, EDGE - 2, EDGE, rim)]
-    assert not columns(given(views(wire), edge_at(EDGE - 2)))
+    found = given(views(wire), edge_at(EDGE - 2))
+    assert (found != edge_at(EDGE - 2))[0, 4:-4, EDGE - 2:EDGE].float().mean() < 0.15
 
 
 def test_what_a_leaf_hides_is_no_rim():
@@ -98,9 +101,9 @@ def test_a_rim_is_given_back_up_to_its_greatest_width():
 
 @pytest.mark.parametrize("fall", [0.0, 0.2, 0.4])
 def test_a_rim_that_falls_away_has_its_own_disparity(monkeypatch, fall):
-    monkeypatch.setitem(globals(), "wall", lambda y, x: 0.80 + 0.02 * np.sin(0.9 * y + 0.5 * x))
+    monkeypatch.setitem(globals(), "wall", lambda y, x: 0.50 + 0.02 * np.sin(0.9 * y + 0.5 * x))
     grained = lambda y, x: 0.22 + 0.03 * np.sin(1.3 * y + 0.9 * x)
-    scene = views([(THING, -99, EDGE - 2, grained), (THING - fall, EDGE - 2, EDGE, grained)])
+    scene = views([(THING - fall, -99, EDGE, grained)])  # all of it, so that nothing of it hides the rim
     found = given(scene, edge_at(EDGE - 2))[0, 4:-4, EDGE - 2]
     assert (found - (THING - fall)).abs().max() < 0.11
 
