@@ -12,7 +12,7 @@ from lfkit.evidence import ROUNDING, ViewEvidence, block_sums
 from lfkit.layers import in_full
 from lfkit.sweep import look_closer
 
-WIDEST = 3       # pixels of a rim that are given back, at most
+WIDEST = 3       # pixels of a rim that are given back at a time, at most
 FALLS = 0.0, 0.1, 0.2, 0.3, 0.4  # by how much the disparity of a rim's pixel may lie below that of the one beside it, in pixels per view step
 ALONG = 1.5      # by how many times a thing's difference from what lies behind it a rim's colour may go either way; what goes further is something else
 COVERED = 0.5    # a pixel that mixes both colours is the thing's from this share on
@@ -48,7 +48,7 @@ def _with_rims(x: torch.Tensor, disp: torch.Tensor, spacing: float, evidence: Vi
         at = rows, columns = (nearer - disp > spacing)[0].nonzero(as_tuple=True)
         pick = lambda part: part[..., rows, columns]
         own, thing = pick(disp), things[..., pick(beside)[0]]
-        found = _claimed(x, own, -pick(F.max_pool2d(-disp, 3, 1, 1)), pick(nearer), at, pick(centre), thing, evidence)
+        found = torch.maximum(_claimed(x, own, -pick(F.max_pool2d(-disp, 3, 1, 1)), pick(nearer), at, pick(centre), thing, evidence), own)
         new = (found > own)[0]
         if not new.any():
             break
@@ -77,6 +77,7 @@ def _claimed(x: torch.Tensor, own: torch.Tensor, farther: torch.Tensor, nearer: 
 
 
 def _unlike(views: torch.Tensor, reach: torch.Tensor, colour: torch.Tensor) -> torch.Tensor:
-    """Mean squared difference of the views that reach, 'b n c 1 p' and 'b n 1 p', from the centre view's 'b c p': 'b p'."""
+    """Mean squared difference of the views that reach, 'b n c 1 p' and 'b n 1 p', from the centre view's 'b c p': 'b p', infinite where no more than one reaches."""
     squares = reduce((views[:, :, :, 0] - colour[:, None]).square(), "b n c p -> b n p", "mean") * reach[:, :, 0]
-    return reduce(squares, "b n p -> b p", "sum") / reduce(reach, "b n 1 p -> b p", "sum").clamp(min=1)
+    count = reduce(reach, "b n 1 p -> b p", "sum")
+    return torch.where(count > 1, reduce(squares, "b n p -> b p", "sum") / count.clamp(min=1), torch.inf)

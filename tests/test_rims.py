@@ -197,10 +197,14 @@ def test_the_network_gives_rims_back_in_use_and_not_while_training(monkeypatch, 
     assert not calls
 
 
-def test_a_dark_rim_of_a_bust_is_found_by_the_shipped_weights():
-    x = views([(THING, -99, EDGE - 2, thing), (THING, EDGE - 2, EDGE, rim)])
-    model = lfkit.load_pretrained(enlarge=1)
-    lf = (rearrange(x, "1 (u v) c h w -> u v h w c", u=9) + 0.5).numpy()
-    with torch.inference_mode():
-        disp = model(x + 0.5)[2][0]
-    assert lf.min() >= 0 and (disp[6:-6, EDGE - 1] - THING).abs().median() < 0.1
+def test_nothing_moves_farther_away_whatever_the_levels():
+    x, disp = torch.cat([views(WITH_RIM), views([(0.0, -99, 99, thing)])], -1), torch.cat([edge_at(EDGE - 2), torch.where(torch.arange(WIDE) < EDGE, 0.4, 0.2).expand(1, HIGH, WIDE)], -1)
+    found = rims.with_rims(x, disp, 0.125, EVIDENCE)
+    assert (found >= disp).all() and (found > disp).any()
+
+
+def test_what_the_centre_view_alone_shows_is_no_rim():
+    x = torch.rand((1, 9, 3, 4, 4), generator=torch.Generator().manual_seed(0)) - 0.5
+    disp = torch.zeros(1, 4, 4)
+    disp[..., :2] = 8
+    assert torch.equal(rims.with_rims(x, disp, 0.5, ViewEvidence(3)), disp)
