@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from einops import reduce
 
 from lfkit.evidence import ROUNDING, ViewEvidence, block_sums
-from lfkit.layers import in_full
+from lfkit.layers import in_full, least
 from lfkit.sweep import look_closer
 
 WIDEST = 3       # pixels of a rim that are given back at a time, at most
@@ -42,16 +42,18 @@ def with_rims(x: torch.Tensor, disp: torch.Tensor, spacing: float, evidence: Vie
 @in_full
 def _with_rims(x: torch.Tensor, disp: torch.Tensor, spacing: float, evidence: ViewEvidence) -> torch.Tensor:
     centre = x[:, x.shape[1] // 2]
+    changed = torch.ones_like(disp)
     things = centre.flatten(2)  # a rim's pixel has the colour of the thing that it was given to, for those beside it to be compared with
     for _ in range(WIDEST):
         nearer, beside = F.max_pool2d(disp, 3, 1, 1, return_indices=True)
-        at = rows, columns = (nearer - disp > spacing)[0].nonzero(as_tuple=True)
+        at = rows, columns = ((nearer - disp > spacing) & (F.max_pool2d(changed, 3, 1, 1) > 0))[0].nonzero(as_tuple=True)
         pick = lambda part: part[..., rows, columns]
         own, thing = pick(disp), things[..., pick(beside)[0]]
-        found = torch.maximum(_claimed(x, own, -pick(F.max_pool2d(-disp, 3, 1, 1)), pick(nearer), at, pick(centre), thing, evidence), own)
+        found = torch.maximum(_claimed(x, own, pick(least(disp, 1)), pick(nearer), at, pick(centre), thing, evidence), own)
         new = (found > own)[0]
         if not new.any():
             break
+        changed = torch.zeros_like(disp).index_put((torch.zeros_like(rows), rows, columns), new.to(disp))
         disp = disp.index_put((torch.zeros_like(rows), rows, columns), found[0])
         things = things.index_copy(2, (rows * disp.shape[-1] + columns)[new], thing[..., new])
     return disp
@@ -69,10 +71,10 @@ def _claimed(x: torch.Tensor, own: torch.Tensor, farther: torch.Tensor, nearer: 
     mixed = (along > 0) & (along < COVERED) & (dot(rest, rest) < ASIDE * square)
     some = ((along.abs() < ALONG) & ~mixed)[0].nonzero()[:, 0]
     at, colour, better, nearer = tuple(part[some] for part in at), colour[..., some], own[:, some], nearer[:, some]
-    least = torch.minimum(AGREED * square[:, some], DISAGREED * _unlike(views[..., some], reach[..., some], colour)) - ROUNDING
+    limit = torch.minimum(AGREED * square[:, some], DISAGREED * _unlike(views[..., some], reach[..., some], colour)) - ROUNDING
     for fall in FALLS:
         left = _unlike(*look_closer(x, (nearer - fall)[:, None], at), colour)
-        better, least = torch.where(left < least, nearer - fall, better), torch.minimum(left, least)
+        better, limit = torch.where(left < limit, nearer - fall, better), torch.minimum(left, limit)
     return own.index_copy(1, some, better)
 
 
