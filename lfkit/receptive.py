@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from lfkit.distributed import unwrap
 from lfkit.memory import kept_pages
 
 PROBE_LENGTH = 128      # pixels: a model whose reach is made of single jumps sees one of up to half of it
@@ -32,7 +33,7 @@ def tensors_of(outputs) -> list[Tensor]:
 
 def aligned(mod: int, model: Callable) -> int:
     """The least multiple of mod at which also a model's own `pooling`, a whole number where it has one, lets crops start."""
-    own = getattr(model, "pooling", 1)
+    own = getattr(unwrap(model), "pooling", 1)
     return math.lcm(mod, own) if type(own) is int and own > 0 else mod
 
 

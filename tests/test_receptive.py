@@ -4,9 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 import lfkit
 from lfkit import overlap_crop_forward, receptive_radius
+from lfkit.receptive import aligned
 
 
 def radius_of(net, **options):
@@ -106,6 +108,12 @@ def test_a_model_may_say_its_own_pooling():
     net = lambda x: pooled(x[:, 0], 16)
     net.pooling = 16
     assert receptive_radius(net, n=1) == 15
+
+
+def test_a_models_pooling_is_seen_through_an_average_of_its_weights():
+    net = nn.AvgPool2d(2)
+    net.pooling = 12
+    assert aligned(8, net) == aligned(8, AveragedModel(net)) == 24
 
 
 @pytest.mark.parametrize("most, expected", [(50, 50), (71, 71), (72, 72), (73, 72), (400, 72)])
