@@ -62,6 +62,24 @@ def least(x: torch.Tensor, reach: int) -> torch.Tensor:
     return fold(lambda part, axis: along_axis(part, axis, reach, torch.minimum, torch.inf), (-2, -1), x)
 
 
+@in_full
+def bilateral(x: torch.Tensor, reach: int, spread: float, alike: float) -> torch.Tensor:
+    """'b h w' averaged over those of each value's neighbours that are like it, by a bilateral filter: differences of a few times `alike` stay as sharp as they are.
+
+    Neighbours within `reach` pixels, weighted by normal curves of their distance, of deviation `spread` pixels, and of their difference, of deviation `alike`.
+
+    Source: Tomasi and Manduchi, ICCV 1998.
+    """
+    h, w = x.shape[-2:]
+    padded, total, weights = F.pad(x[:, None], [reach] * 4, mode="replicate")[:, 0], torch.zeros_like(x), torch.zeros_like(x)
+    for dy in range(-reach, reach + 1):
+        for dx in range(-reach, reach + 1):
+            apart = padded[:, reach + dy:reach + dy + h, reach + dx:reach + dx + w] - x
+            weight = torch.exp((apart / alike).square() / -2 - (dy * dy + dx * dx) / (2 * spread * spread))
+            total, weights = total + weight * apart, weights + weight
+    return x + total / weights
+
+
 def mean_along(x: torch.Tensor, axis: int, side: int) -> torch.Tensor:
     """'... h w' averaged over `side` neighbours, an odd number, along the axis -1 or -2; at the image's sides over those that lie inside."""
     return along_axis(x, axis, side // 2, torch.add, 0.0) / inside(x, axis, side // 2)

@@ -12,7 +12,7 @@ from torch import nn
 from lfkit.disparity import MAX_DISP, STEP, disparity_levels, on_levels
 from lfkit.equations import GRADIENT_FLOOR, block_equations, normal_equations, plane_fit, trusted, window_correction
 from lfkit.evidence import RIVAL_FEATURES, ViewEvidence, block_sums, competition, detail, log_score
-from lfkit.layers import ChannelNorm, Hourglass, ImageBlock, LevelBlock, in_full, least, pointwise, window_mean
+from lfkit.layers import ChannelNorm, Hourglass, ImageBlock, LevelBlock, bilateral, in_full, least, pointwise, window_mean
 from lfkit.rims import with_rims
 from lfkit.sweep import ViewSweep, look_closer
 
@@ -38,6 +38,7 @@ OUTLINE_REACH = 3  # pixels within which the last look takes its neighbours' lea
 OUTLINE_BLOCKS = 4
 FINE_FLOOR = 2e-6  # of its evidence: a tenth of the other looks', as beside an outline a difference of a hundredth may be all there is
 CONTRAST = 10.0    # by which small differences of colour are multiplied, before a network sees them
+SMOOTH = 3, 2.0, 0.1  # in use: reach and spread in pixels, and likeness in pixels per view step, of the `bilateral` filter of the last disparity map; `benchmarks/model.md` has others
 MIX_REACH = 2   # pixels between a pixel and the neighbours that are mixed into it
 OWN_WEIGHT = 4.0  # an untrained network keeps nine tenths of its own estimate
 LAST_SHARE = 0.7   # of the background's part of the distributions that is the last estimate's where the network is used; `benchmarks/peaks.py` has others
@@ -245,7 +246,7 @@ class DeoccNet(nn.Module):
     near its peak alone, not as a mean over the whole distribution, which would lie in mid-air between two peaks. The second look
     reads the views at each pixel's own estimate and its neighbours', and chooses, which makes edges sharp. The next three read them
     at the estimate, and solve for the disparity at which they agree, in windows of many sizes; the last decides beside outlines. In use, the middle one of the three is taken once more where it moved
-    the estimate, the second look and these three are also asked about the light field half turned, where `enlarge` is above 1 the later ones are taken once more on enlarged views, things get back the rims that were taken for what lies behind them (`rims`), and
+    the estimate, the second look and these three are also asked about the light field half turned, where `enlarge` is above 1 the later ones are taken once more on enlarged views, things get back the rims that were taken for what lies behind them (`rims`), a bilateral filter takes noise away, and
     what was found last takes most of the background's place in the distributions; while training these are the first look's own, which learns from them.
 
     Args:
@@ -394,7 +395,7 @@ class DeoccNet(nn.Module):
 
         Returns:
             evidence 'b d f h w', at each candidate of `fine_levels`; both and background 'b d h w', the first look's distributions over these;
-            EARLIER 'b h w' each, the disparity after these looks; depth_map 'b h w', after the last, where views are enlarged after those on enlarged views, and with rims.
+            EARLIER 'b h w' each, the disparity after these looks; depth_map 'b h w', after the last, where views are enlarged after those on enlarged views, and with rims, smoothed.
         """
         seen, evidence = self.looks(x)
         return {"evidence": torch.stack(evidence, 1)[..., :x.shape[-2], :x.shape[-1]]} | seen
@@ -413,7 +414,7 @@ class DeoccNet(nn.Module):
         else:
             last = self.look_at_outlines(x, estimates[-1], before, apart)
         if not self.training:
-            last = with_rims(x, last, self.step / FINE, self.evidence)
+            last = bilateral(with_rims(x, last, self.step / FINE, self.evidence), *SMOOTH)
         seen |= zip((*EARLIER[1:], "depth_map"), map(self.bounded, (*estimates, last)), strict=True)
         return {name: part[..., :h, :w] for name, part in seen.items()}, volume[0]
 

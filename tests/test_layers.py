@@ -1,10 +1,12 @@
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
-from lfkit.layers import ChannelNorm, LevelBlock, in_full, pointwise, window_mean
+from lfkit.layers import ChannelNorm, LevelBlock, bilateral, in_full, pointwise, window_mean
 
 
 def test_window_means_are_those_of_the_part_inside():
@@ -62,3 +64,26 @@ def test_in_full_reaches_tensors_within_pairs():
     half, kinds = torch.ones(2, dtype=torch.bfloat16), []
     in_full(lambda alone, pair, *, named: kinds.extend(part.dtype for part in (alone, pair[0], named)))(half, (half, None), named=half)
     assert kinds == [torch.float32] * 3
+
+
+def test_a_bilateral_filter_is_what_a_loop_over_pixels_gives():
+    x = torch.rand(2, 9, 7, generator=torch.Generator().manual_seed(0))
+    found, around = bilateral(x, 2, 1.5, 0.2), lambda k, size: min(max(k, 0), size - 1)
+    for b in range(2):
+        for i in range(9):
+            for j in range(7):
+                total = weights = 0.0
+                for dy in range(-2, 3):
+                    for dx in range(-2, 3):
+                        other = float(x[b, around(i + dy, 9), around(j + dx, 7)])
+                        weight = math.exp(-(dy**2 + dx**2) / (2 * 1.5**2)) * math.exp(-(other - float(x[b, i, j]))**2 / (2 * 0.2**2))
+                        total, weights = total + weight * other, weights + weight
+                assert abs(float(found[b, i, j]) - total / weights) < 1e-5
+
+
+def test_a_bilateral_filter_takes_noise_away_and_leaves_an_edge():
+    wall = torch.where(torch.arange(32) < 16, -1.0, 1.0).expand(1, 32, 32)
+    noisy = wall + 0.05 * torch.randn(1, 32, 32, generator=torch.Generator().manual_seed(0))
+    left = bilateral(noisy, 3, 2.0, 0.1) - wall
+    assert left.std() < 0.4 * (noisy - wall).std() and left.abs().max() < 0.1
+    assert torch.equal(bilateral(wall, 3, 2.0, 0.1), wall)

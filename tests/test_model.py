@@ -3,14 +3,15 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import plane
 from einops import rearrange
 
 from lfkit import DeoccNet, compute_bad_pix, get_disp_distribution, get_parameter_number, load_pretrained, synthesize, training_loss, weights_init_xavier
 from lfkit.evidence import block_sums
-from lfkit.layers import Hourglass
+from lfkit.layers import Hourglass, bilateral
 from lfkit.losses import DistributionCrossEntropy
-from lfkit.model import FINE, JOLT, OUTLINE_REACH, SCALES, CloserLook, OutlineLook, SecondLook, ask, extremes, jolts, mix, revised
+from lfkit.model import FINE, JOLT, OUTLINE_REACH, SCALES, SMOOTH, CloserLook, OutlineLook, SecondLook, ask, extremes, jolts, mix, revised
 from lfkit.sweep import look_closer
 
 
@@ -227,7 +228,7 @@ def test_enlarged_views_agree_at_the_enlarged_disparity_and_what_is_found_there_
     assert (read - expected)[inner].abs().max() < 4e-3 and (views - expected)[inner].abs().max() > 0.05
     means = lambda part: part.mean((0, 2, 3))
     assert torch.allclose(means(context)[-4:-1], factor * means(before)[-4:-1], atol=1e-5) and torch.allclose(means(context)[:-4], means(before)[:-4], atol=2e-2)
-    assert torch.allclose(depth_map[..., 1:-1], (disp + 0.01 * col).expand(1, 32, -1)[..., 1:-1], atol=1e-5)
+    assert torch.allclose(depth_map[..., 4:-4], (disp + 0.01 * col).expand(1, 32, -1)[..., 4:-4], atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (24, 40)])
@@ -531,3 +532,18 @@ def test_a_lower_floor_tells_fainter_differences():
     variance = 0.004**2 * 5 * 4 / 9 / 8
     expected = np.array([[np.log(1 + variance / floor) / 2, np.log(1 + variance / floor / 2) / 2] for floor in (2e-5, 2e-6)])  # the least one has the floor twice
     assert np.allclose(gaps, expected, atol=0.02) and (expected[1] > 3 * expected[0]).all()
+
+
+def test_the_last_map_is_smoothed_in_use_and_not_while_training(monkeypatch):
+    model, x = DeoccNet(4, 3, 1, 1).eval(), torch.rand(1, 9, 3, 13, 16, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        smooth = model(x)[2]
+        monkeypatch.setattr("lfkit.model.bilateral", lambda disp, *how: disp)
+        plain = model(x)[2]
+    padded = F.pad(x, (0, 0, 0, 3, 0, 0), mode="replicate")
+    with torch.inference_mode():
+        whole = model(padded)[2]
+    assert torch.equal(whole[:, :13], plain) and not torch.equal(smooth, plain)
+    assert torch.equal(smooth, model.bounded(bilateral(whole, *SMOOTH))[:, :13])
+    monkeypatch.setattr("lfkit.model.bilateral", lambda disp, *how: 1 / 0)
+    model.train()(x)
