@@ -71,12 +71,13 @@ def bilateral(x: torch.Tensor, reach: int, spread: float, alike: float) -> torch
     Source: Tomasi and Manduchi, ICCV 1998.
     """
     h, w = x.shape[-2:]
-    padded, total, weights = F.pad(x[:, None], [reach] * 4, mode="replicate")[:, 0], torch.zeros_like(x), torch.zeros_like(x)
-    for dy in range(-reach, reach + 1):
-        for dx in range(-reach, reach + 1):
-            apart = padded[:, reach + dy:reach + dy + h, reach + dx:reach + dx + w] - x
-            weight = torch.exp((apart / alike).square() / -2 - (dy * dy + dx * dx) / (2 * spread * spread))
-            total, weights = total + weight * apart, weights + weight
+    padded, sides = F.pad(x[:, None], [reach] * 4, mode="replicate")[:, 0], range(2 * reach + 1)
+    near = (torch.arange(-reach, reach + 1, device=x.device) / spread).square()[:, None, None] / -2
+    total = weights = 0
+    for k in sides:  # of neighbours, a row at a time
+        apart = torch.stack([padded[:, k:k + h, side:side + w] for side in sides], 1) - x[:, None]
+        weight = torch.exp(torch.addcmul(near + near[k], apart, apart, value=-0.5 / alike**2))
+        total, weights = total + (weight * apart).sum(1), weights + weight.sum(1)
     return x + total / weights
 
 
