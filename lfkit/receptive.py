@@ -48,17 +48,17 @@ def _noise(shape: tuple, seed: int, dtype: torch.dtype, device: torch.device) ->
     return x.to(device, dtype)
 
 
-def _support(outputs: list[Tensor], x: Tensor, axis: int, pixel: int, scale: int, generator: torch.Generator) -> tuple[int, int]:
-    """First and last place along an axis of x that the outputs at one pixel of that axis depend on."""
+def _support(outputs: list[Tensor], x: Tensor, axis: int, pixels: range, scale: int, generator: torch.Generator) -> tuple[int, int]:
+    """First and last place along an axis of x that the outputs at these pixels of that axis depend on."""
     total = 0.0
     for out in outputs:
-        part = out.narrow(axis, scale * pixel, scale)
+        part = out.narrow(axis, scale * pixels[0], scale * len(pixels))
         total = total + (part * torch.randn(part.shape, generator=generator).to(part) * GRADIENT_GAIN).sum()
     (gradient,) = torch.autograd.grad(total, x, retain_graph=True, allow_unused=True)
     if gradient is None:
-        return pixel, pixel
+        return pixels[0], pixels[-1]
     others = [k for k in range(x.ndim) if k != x.ndim + axis]
-    places = (gradient != 0).sum(others).nonzero().flatten().tolist() or [pixel]
+    places = (gradient != 0).sum(others).nonzero().flatten().tolist() or pixels
     return places[0], places[-1]
 
 
@@ -69,13 +69,18 @@ def _reach(model: Callable, shape: tuple, axis: int, scale: int, mod: int, seed:
     if not outputs:
         raise ValueError("no output of the model has a derivative by its input, so that its receptive field can't be found; pass shave as a number")
     generator = torch.Generator().manual_seed(seed)
-    centre = shape[axis] // 2 // mod * mod
-    radius = 0
-    for pixel in range(centre, centre + mod):
-        first, last = _support(outputs, x, axis, pixel, scale, generator)
-        if first == 0 or last == shape[axis] - 1:
-            return None
-        radius = max(radius, pixel - first, last - pixel)
+    phases = range(shape[axis] // 2 // mod * mod, shape[axis])[:mod]
+    radius, left = 0, [phases[1:-1], phases[-1:], phases[:1]]
+    while left:  # from the last one: mostly no phase sees further than the first one and the last
+        if pixels := left.pop():
+            first, last = _support(outputs, x, axis, pixels, scale, generator)
+            if first == 0 or last == shape[axis] - 1:
+                return None
+            bound = max(pixels[-1] - first, last - pixels[0])  # none of them sees further
+            if len(pixels) == 1:
+                radius = max(radius, bound)
+            elif bound > radius:
+                left += [pixels[:len(pixels) // 2], pixels[len(pixels) // 2:]]
     return radius
 
 

@@ -199,7 +199,7 @@ def test_several_weights_stand_side_by_side(trained, tmp_path, capsys):
 
 def test_the_benchmarks_submission(trained, tmp_path, capsys):
     lfkit.save_scene(lfkit.Scene("cotton", np.zeros((3, 3, 512, 512, 3), np.uint8)), tmp_path / "hci" / "training", "hci")
-    argv = ["export-hci", str(tmp_path / "hci"), "--out", str(tmp_path / "out"), "--weights", str(trained[2]), "--device", "cpu", "--test_length", "512"]
+    argv = ["export-hci", str(tmp_path / "hci"), "--out", str(tmp_path / "out"), "--weights", str(trained[2]), "--device", "cpu", "--test_length", "512", "--shave", "16"]
     assert main(argv) == 0
     printed = capsys.readouterr().out
     assert "1 of the benchmark's 12 scenes" in printed and "missing backgammon: no disp_maps/backgammon.pfm" in printed and "missing cotton" not in printed

@@ -25,6 +25,11 @@ def shifted(x, down, right):
     return F.pad(x, (right, 0, down, 0))[..., :x.shape[-2], :x.shape[-1]]
 
 
+def at_phase(x, phase, other, mod=8):
+    """The other at one phase of the pooling, x elsewhere."""
+    return torch.where(torch.arange(x.shape[-1]) % mod == phase, other, x)
+
+
 @pytest.mark.parametrize("expected, net", [
     (0, lambda x: x + 1),
     (1, lambda x: F.avg_pool2d(x, 3, 1, 1)),
@@ -36,6 +41,7 @@ def shifted(x, down, right):
     (3, lambda x: pooled(x, 4)),                                 # from one end of a block to the other
     (7, lambda x: pooled(x, 8, F.avg_pool2d)),
     (5, lambda x: shifted(pooled(x, 4), 0, 2)),                  # at the second phase alone; 4 at the first
+    *((far, lambda x, phase=phase, far=far: at_phase(x, phase, shifted(x, 0, far))) for phase in range(8) for far in (2, 9, 60)),
     (4, lambda x: {"a": [x[..., :1, :, :]], "b": (F.max_pool2d(x, 9, 1, 4), x.detach())}),
 ], ids=str)
 def test_radii_known_by_hand(expected, net):
@@ -128,8 +134,9 @@ def test_a_radius_is_not_looked_for_further_than_it_matters(most, expected):
 
 
 def test_what_is_kept_of_a_radius_knows_how_far_was_looked():
-    model = nn.Sequential(nn.Flatten(1, 2), nn.Conv2d(3, 2, 141, padding=70)).eval()
-    nn.init.ones_(model[1].weight)
+    model = nn.Sequential(nn.Flatten(1, 2), nn.Conv2d(3, 2, (141, 1), padding=(70, 0)), nn.Conv2d(2, 2, (1, 141), padding=(0, 70))).eval()
+    for layer in model[1:]:
+        nn.init.ones_(layer.weight)
     assert [receptive_radius(model, 1, most=most) for most in (60, 50, 65, 80, 60, math.inf)] == [60, 50, 65, 70, 60, 70]
 
 
