@@ -3,6 +3,7 @@
 import argparse
 import faulthandler
 import logging
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -13,7 +14,8 @@ from tqdm.auto import tqdm
 
 from lfkit import distributed
 from lfkit.checkpoint import WEIGHTS, load_model
-from lfkit.config import SentenceParser, add_training_arguments, check_arguments, pooled, whole, whole_or_auto
+from lfkit.config import SentenceParser, add_training_arguments, check_arguments, get_parser, pooled, whole, whole_or_auto
+from lfkit.crops import plan_crops
 from lfkit.dashboard import Dashboard, draw_report, run_dashboard
 from lfkit.disparity import MAX_DISP, get_disp_distribution, nearest_peak
 from lfkit.engine import fit
@@ -21,11 +23,12 @@ from lfkit.faults import Fault
 from lfkit.files import check_target, existing, write_picture
 from lfkit.formats import LAYOUTS
 from lfkit.hci import SCENES, check_export, check_submission, export_scene, find_benchmark_scenes, read_hci_masks
-from lfkit.inference import SYMMETRIES, predict_scene
+from lfkit.inference import AUTO, SYMMETRIES, predict_scene
 from lfkit.lightfield import SCENE_LISTS, Scene, as_byte, find_scenes, is_scene, load_scene, read_scene_list, save_scene, write_pfm, write_synthetic
 from lfkit.memory import is_out_of_memory
 from lfkit.metrics import BENCHMARK_BORDER
 from lfkit.model import ENLARGE, ENLARGED, POOLING
+from lfkit.receptive import aligned
 from lfkit.report import write_report
 from lfkit.rundir import write_json
 from lfkit.synthetic import synthesize
@@ -70,12 +73,14 @@ def run_model(scene: Scene, model, args: argparse.Namespace) -> tuple:
 
 
 def perfect_row(path: Path, models: Sequence, args: argparse.Namespace) -> dict:
-    """The row of a scene that is told rightly; ValueError for one that has no truth, nothing inside the border, too few views for a model, or a damaged mask of a region."""
+    """The row of a scene that is told rightly; ValueError for one that has no truth, nothing inside the border, too few views for a model, crops that can't cover it, or a damaged mask of a region."""
     scene = load_scene(path, args.layout, args.picture_views)
     if scene.bg_disp is None:
         raise ValueError(f"{path}: has no true disparity (bg_disp.npy, gt_disp_lowres.pfm or bgDisparity/) to validate against; use predict")
     for model in models:
-        scene.middle(model.views_num)
+        lf = scene.middle(model.views_num).lf
+        if AUTO not in (args.test_length, args.shave):
+            plan_crops(lf.shape[2:4], args.test_length, args.shave, aligned(args.mod, model))
     truth = get_disp_distribution(torch.from_numpy(scene.bg_disp)[None], models[0].max_disp, models[0].step)[0]
     return row_of(path, scene, ((truth, truth, torch.from_numpy(scene.bg_disp)), 0.0), models[0], args)
 
@@ -111,7 +116,16 @@ def validate(args: argparse.Namespace) -> None:
     rows = [perfect_row(path, networks, args) for path in paths]  # all that is wrong shows before hours of work
     check_present(args.errors, rows)
     names = [row["scene"] for row in rows]
-    models = {label: [score(path, model, args) for path in tqdm(paths, desc=f"scenes, {label}", leave=False)] for label, model in zip(labels, networks)}
+    models = {label: [] for label in labels}
+    try:
+        for label, model in zip(labels, networks):
+            for path in tqdm(paths, desc=f"scenes, {label}", leave=False):
+                models[label].append(score(path, model, args))
+    except BaseException:
+        for label, rows in models.items():
+            if rows:
+                print(f"cut short; what was done of {label}:\n{format_table(rows, args.border)}", flush=True)
+        raise
     if len(set(names)) < len(names):
         for rows in models.values():
             for row, label in zip(rows, path_labels(paths)):
@@ -146,8 +160,9 @@ def predict(args: argparse.Namespace) -> None:
     """Writes the disparity of both layers of a scene."""
     scene, out = load_scene(args.path, args.layout, args.picture_views, truth=False), Path(args.out)
     scene.name = args.name or scene.name
-    for part in ("bg_disp.pfm", "bg_disp.png", "fg_disp.pfm", "fg_disp.png", "centre.png"):
-        check_target(out / f"{scene.name}_{part}")
+    files = {part: out / f"{scene.name}_{part}" for part in ("bg_disp.pfm", "bg_disp.png", "centre.png", "fg_disp.pfm", "fg_disp.png")}
+    for file in files.values():
+        check_target(file)
     model, _ = load_model(args.weights, args.chosen_device, args.enlarge)
     (both, _, depth_map), seconds = run_model(scene, model, args)
     fg_disp = nearest_peak(both[None], model.max_disp, model.step)[0].numpy()
@@ -155,11 +170,11 @@ def predict(args: argparse.Namespace) -> None:
     out.mkdir(parents=True, exist_ok=True)
     limits = disp_limits(*disps.values())
     for name, disp in disps.items():
-        write_pfm(out / f"{scene.name}_{name}.pfm", disp)
-        save_disparity(out / f"{scene.name}_{name}.png", disp, limits)
-    write_picture(out / f"{scene.name}_centre.png", as_byte(scene.centre))
+        write_pfm(files[f"{name}.pfm"], disp)
+        save_disparity(files[f"{name}.png"], disp, limits)
+    write_picture(files["centre.png"], as_byte(scene.centre))
     print(f"{scene.name}: {scene.views_num} x {scene.views_num} views of {scene.lf.shape[2]} x {scene.lf.shape[3]} pixels, {disps['bg_disp'].min():.2f} ... {disps['bg_disp'].max():.2f} px per view step behind, {seconds:.1f} s; "
-          f"in {out}: {', '.join(sorted(p.name for p in out.iterdir() if p.name.startswith(scene.name + '_')))}")
+          f"in {out}: {', '.join(file.name for file in files.values())}")
 
 
 def convert(args: argparse.Namespace) -> None:
@@ -176,6 +191,9 @@ def convert(args: argparse.Namespace) -> None:
     if target.exists() and target.samefile(src):
         raise ValueError(f"{target}: is the scene that is read; name another DST")
     check_target(target / "input_Cam000.png" if to == "hci" else target)
+    other = {"npy": None, "note": dst / scene.name, "hci": dst / "LFs" / f"{scene.name}.npy"}[to]
+    if other is not None and (other.is_file() or other.is_dir() and is_scene(other)):
+        raise ValueError(f"{dst}: has a scene of that name, {other}, beside which {target} could not be told apart; give another --name, or take that one away")
     save_scene(scene, dst, to)
     truth = [part for part in ("bg_disp", "fg_disp", "mask", "gt_data") if getattr(scene, part) is not None]
     told = f"with {', '.join(truth)}" if truth and to != "npy" else f"without its {', '.join(truth)}, which --to note or hci would keep" if truth else "without truth"
@@ -191,8 +209,10 @@ def synth(args: argparse.Namespace) -> None:
             bar.update()
             return scene
         names = write_synthetic(args.out, args.scenes, args.size, args.seed, render)
-    others = len(find_scenes(args.out)) - len(names)
-    print(f"{len(names)} scenes in {args.out}{f', beside {others} that were there, which stay in the lists that name them' if others else ''}; train on them with `python -m lfkit train --data_dir {args.out}`")
+    others, usual = len(find_scenes(args.out)) - len(names), get_parser([])
+    wanted = {"patch_size": min(args.size, usual.patch_size), "views_num": args.views_num, "max_disp": max(math.ceil(args.max_disp), usual.max_disp)}
+    flags = "".join(f" --{name} {value:g}" for name, value in wanted.items() if value != getattr(usual, name))
+    print(f"{len(names)} scenes in {args.out}{f', beside {others} that were there, which stay in the lists that name them' if others else ''}; train on them with `python -m lfkit train --data_dir {args.out}{flags}`")
 
 
 COMMANDS = {"train": train, "validate": validate, "predict": predict, "export-hci": export_hci,

@@ -34,6 +34,8 @@ from lfkit.rundir import claim_run, describe_start, discard_run, make_run_dir, r
 from lfkit.visual import save_validation_result
 
 logger = logging.getLogger("lfkit")
+LEARNED = ("data_dir", "mask_dir", "embed", "patch_size", "batch_size", "accumulate", "crops_per_scene", "synthetic_scenes", "train_only", "criterion", "criterion1", *WEIGHT_NAMES,
+           "hidden_weight", "jolt", "clip", "precision", "seed")  # flags that tell what is learned, and from what
 
 
 def build(args: Namespace, device: torch.device,
@@ -293,7 +295,7 @@ class Run:
             seed_all(args.seed + distributed.rank())  # the weights are alike on all ranks, what is drawn later is not
             if source:
                 self._restore(checkpoint, source)
-        except (ValueError, OSError):
+        except (ValueError, OSError, KeyboardInterrupt):
             if distributed.rank() == 0 and self.log_path.name != checkpoint.get("run_name"):
                 discard_run(self.log_path)
             release_run(self.log_path)
@@ -332,16 +334,21 @@ class Run:
         setup_logging(log_path, f"{self.args.model_name}_{start}.log")
         if other:
             logger.warning("%s goes on where it lies, in %s, not as a run named %s; start a new one with --start_from for that", source, log_path, self.args.model_msg)
+        elif folders and log_path.parent != Path(self.args.log_dir).resolve():
+            logger.warning("%s goes on where it lies, in %s, not under %s; start a new one with --start_from for that", source, log_path, self.args.log_dir)
         return log_path, start
 
     def _keep(self, checkpoint: dict) -> None:
-        """The arguments that the states of optimizer and scheduler bring back are those of the run that goes on."""
+        """The arguments that the states of optimizer and scheduler bring back are those of the run that goes on; of others that differ, and tell what is learned, there is a word."""
+        before = checkpoint.get("args", {})
         by_steps = "lr_lambdas" not in checkpoint.get("scheduler_state_dict", {})
         for name in ("lr", "decay_unit", "decay_step", "gamma") if by_steps else ("lr", "decay_unit"):
-            saved = checkpoint.get("args", {}).get(name, getattr(self.args, name))
+            saved = before.get(name, getattr(self.args, name))
             if saved != getattr(self.args, name):
                 logger.warning("a run that goes on keeps its --%s %s: got %s; start a new one with --start_from for that", name, saved, getattr(self.args, name))
                 setattr(self.args, name, saved)
+        if other := [f"--{name} {getattr(self.args, name)} (before: {before[name]})" for name in LEARNED if name in before and before[name] != getattr(self.args, name)]:
+            logger.warning("from here on the run has %s", ", ".join(other))
 
     def _restore(self, checkpoint: dict, source: Path) -> None:
         restore(checkpoint, source, self.model, self.optimizer, self.scheduler)

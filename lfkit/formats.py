@@ -24,7 +24,7 @@ CAMERA = {"intrinsics": ("focal_length_mm", "image_resolution_x_px", "image_reso
 
 UNREAD = (".exr", ".hdr", ".mat", ".npz", ".tif", ".tiff", ".jpg", ".bmp")  # in which others keep maps and masks
 TRUTH_FILES = {"bg_disp": ("bg_disp.npy", "bg_disp.pfm", "gt_disp_lowres.pfm"), "fg_disp": ("fg_disp.npy", "fg_disp.pfm", "fg_disp_lowres.pfm"), "mask": ("mask.png", "mask.npy")}
-ACROSS, DOWN = re.compile(r"(x|col|column)[-_ ]*$", re.I), re.compile(r"(y|row)[-_ ]*$", re.I)  # before a number in a name: a column, a row
+ACROSS, DOWN = re.compile(r"(x|col|column|(?<![a-z])c)[-_ ]*$", re.I), re.compile(r"(y|row|(?<![a-z])r)[-_ ]*$", re.I)  # before a number in a name: a column, a row
 
 
 # folders of views
@@ -33,7 +33,7 @@ def read_folder(folder: Path, truth: bool = True) -> dict[str, np.ndarray | None
     """The views of a folder, with whatever truth lies beside them: an HCI folder, INRIA's, or any folder of views.
 
     Args:
-        folder: pictures in row-major order, or with row and column in their names, in this order unless x and y, or col and row, stand before the numbers; views are taken as they come, 8 bits a channel.
+        folder: pictures in row-major order, or with row and column in their names, in this order unless x and y, col and row, or c and r stand before the numbers; views are taken as they come, 8 bits a channel.
         truth: False leaves it alone, and gives lf.
 
     Returns:
@@ -114,7 +114,8 @@ def _check_grid(folder: Path, files: list[Path], places: list[tuple] | None, tel
         side += 1 - side % 2
     wanted = set()
     if len(telling) == 2:
-        wanted = {(lows[0] + row, lows[1] + column) for row in range(side) for column in range(side)}
+        first = [low if high - low + 1 == side else min(lows) for low, high in zip(lows, highs)]  # where rows are missing, columns tell from where they are counted
+        wanted = {(first[0] + row, first[1] + column) for row in range(side) for column in range(side)}
     elif telling:
         first = lows[0] if len(files) == highs[0] - lows[0] + 1 == side**2 else 1 if (0,) not in places and (side**2,) in places else 0
         wanted = {(first + k,) for k in range(side**2)}

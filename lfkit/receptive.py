@@ -103,16 +103,18 @@ def _differentiated(model: Callable, thickness: int, most: float, n: int, c: int
 
 
 def _holds(model: Callable, radius: int, n: int, c: int, scale: int, mod: int, dtype, device) -> bool:
-    """Whether a crop that starts at a multiple of mod agrees, radius pixels inside it, with the whole image around it."""
+    """Whether crops that start at multiples of mod agree, radius pixels inside them, with the whole image around them."""
     side = 2 * radius + mod
     margin = mod * (max(1, -(-(PROBE_LENGTH - side) // (2 * mod))) | 1)  # odd, so that a crop of a larger pooling is out of step with it
+    starts = {margin, max(margin - mod, mod)}  # a pooling that is in step with both divides mod
     for seed in (2, 3):  # one of them may hit a tie that rounding decides
         x = _noise((1, n, c, side + 2 * margin, side + 2 * margin), seed, dtype, device)
         with torch.no_grad():
-            pairs = zip(tensors_of(model(x)), tensors_of(model(x[..., margin:margin + side, margin:margin + side].contiguous())))
-            inner, outer = (slice(scale * low, scale * (low + mod)) for low in (radius, radius + margin))
-            differences = [(a[..., outer, outer].double() - b[..., inner, inner].double()).abs().max() / a.double().abs().max().clamp(min=1)
-                           for a, b in pairs]
+            whole, differences = tensors_of(model(x)), []
+            for start in starts:
+                inner, outer = (slice(scale * low, scale * (low + mod)) for low in (radius, radius + start))
+                differences += [(a[..., outer, outer].double() - b[..., inner, inner].double()).abs().max() / a.double().abs().max().clamp(min=1)
+                                for a, b in zip(whole, tensors_of(model(x[..., start:start + side, start:start + side].contiguous())))]
         if all(d <= ROUNDING * torch.finfo(dtype).eps for d in differences):
             return True
     return False

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lfkit.checkpoint import read_checkpoint
-from lfkit.files import write_text
+from lfkit.files import check_target, write_text
 from lfkit.visual import plot_curves
 
 PICTURES = {"train": "centre view", "pred": "predicted background", "gt": "true background"}
@@ -94,9 +94,11 @@ def write_report(run: str | Path, out: str | Path | None = None) -> Path:
 
     Raises:
         FileNotFoundError: when there is no run.
-        ValueError: when its newest checkpoint or environment.json is damaged.
+        ValueError: when its newest checkpoint or environment.json is damaged, or the page can't be written there.
     """
     run = Path(run)
+    out = Path(out) if out else run / "report.html"
+    check_target(out)
     checkpoint = _newest_checkpoint(run)
     curves = checkpoint.get("curves", {})
     length, epochs = len(curves.get("train_loss", ())), checkpoint["epoch"]
@@ -111,7 +113,6 @@ def write_report(run: str | Path, out: str | Path | None = None) -> Path:
     best = checkpoint.get("best_mse", float("inf"))
     told = f"{epochs} epochs trained" + (f", best MSEx100 {100 * best:.2f} px² of the background's disparity" if np.isfinite(best) else "")
     body = "".join(f"<h2>{name}</h2>{content}" for name, content in sections.items())
-    out = Path(out) if out else run / "report.html"
     write_text(out, f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style></head>'
                     f"<body><h1>{title}</h1><p>{told}.</p>{body}</body></html>\n")
     return out

@@ -295,6 +295,20 @@ def test_a_run_that_goes_on_under_another_tag_is_told_so(args, capfd):
     args.model_msg, args.epoch = "another", 5
     assert list(lfkit.fit(args))[-1]["log_path"] == last["log_path"]
     assert f"goes on where it lies, in {last['log_path']}, not as a run named another; start a new one with --start_from" in capfd.readouterr().err
+    args.model_msg, args.log_dir, args.epoch = "NoTagModel", str(Path(args.log_dir) / "elsewhere"), 6
+    assert list(lfkit.fit(args))[-1]["log_path"] == last["log_path"] and not Path(args.log_dir).exists()
+    assert f"goes on where it lies, in {last['log_path']}, not under {args.log_dir}; start a new one with --start_from" in capfd.readouterr().err
+
+
+def test_a_run_that_goes_on_with_other_losses_is_told_so(args, capfd):
+    args.criterion1, args.epoch = "ce", 1
+    list(lfkit.fit(args))
+    args.resume, args.epoch = "auto", 2
+    list(lfkit.fit(args))
+    assert "from here on" not in capfd.readouterr().err
+    args.epoch, args.criterion1, args.seed = 3, "l1", 7
+    list(lfkit.fit(args))
+    assert "from here on the run has --criterion1 l1 (before: ce), --seed 7 (before: 0)\n" in capfd.readouterr().err
 
 
 def test_a_run_goes_on_without_what_it_started_from(args, tmp_path):

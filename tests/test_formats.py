@@ -198,6 +198,14 @@ def test_missing_rows_and_columns_are_named(tmp_path, skip, names):
     check_broken(r"views; .*missing for 3 x 3: " + names, write_views(tmp_path / "s", "s1_{row}_{column}.png", skip=skip))
 
 
+def test_a_missing_first_row_is_named_where_columns_are_counted_from_0(tmp_path):
+    folder = write_views(tmp_path / "s", "{row}_{column}.png", skip=(0, 1, 2))
+    for file in sorted(folder.iterdir()):
+        row, column = (int(n) - 1 for n in file.stem.split("_"))
+        file.rename(folder / f"v{row}_{column}.png")
+    check_broken(r"6 views; .*missing for 3 x 3: v0_0\.png, v0_1\.png, v0_2\.png$", folder)
+
+
 def test_numbers_that_all_names_share_do_not_count(tmp_path):
     scene = lfkit.load_scene(write_views(tmp_path / "s", "run7_{n}_9x9.png"))
     assert scene.lf[:, 0, 0, 0, 0].tolist() == [0, 30, 60]
@@ -344,12 +352,13 @@ def test_a_picture_and_wrong_words(tmp_path):
     check_broken(r"all\.png: not a readable picture", path)
 
 
-@pytest.mark.parametrize("name", ["x{column}_y{row}.png", "Col {column:02d} Row {row:02d}.png"])
+@pytest.mark.parametrize("name", ["x{column}_y{row}.png", "Col {column:02d} Row {row:02d}.png", "c{column:02d}_r{row:02d}.png", "lf_C{column}R{row}.png"])
 def test_numbers_after_x_and_y_are_column_and_row(tmp_path, name):
     lf = lfkit.load_scene(write_views(tmp_path / "xy", name)).lf
     assert (lf[..., 0, 0, 0] == 10 * np.arange(9).reshape(3, 3)).all()
-    lf = lfkit.load_scene(write_views(tmp_path / "plain", "view_{row}_{column}.png")).lf
-    assert (lf[..., 0, 0, 0] == 10 * np.arange(9).reshape(3, 3)).all()
+    for number, plain in enumerate(("view_{row}_{column}.png", "r{row}_c{column}.png", "src{row}_dir{column}.png")):
+        lf = lfkit.load_scene(write_views(tmp_path / f"plain{number}", plain)).lf
+        assert (lf[..., 0, 0, 0] == 10 * np.arange(9).reshape(3, 3)).all()
 
 
 def test_missing_views_are_named_where_the_column_comes_first(tmp_path):

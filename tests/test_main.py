@@ -358,6 +358,44 @@ def test_convert_does_not_write_over_what_it_reads(two_layers, tmp_path, capsys)
     for argv in ([two_layers, two_layers.parent, "--to", "hci"], [npy, tmp_path, "--to", "note"], [npy, npy]):
         assert main(["convert", *map(str, argv)]) == 2
         assert "is the scene that is read; name another DST" in capsys.readouterr().err
+    for argv, other in (([npy, two_layers.parent, "--to", "note"], two_layers), ([npy, tmp_path, "--to", "hci"], npy)):
+        assert main(["convert", *map(str, argv)]) == 2
+        assert f"has a scene of that name, {other}, beside which" in capsys.readouterr().err
+    assert main(["convert", str(npy), str(tmp_path), "--to", "hci", "--name", "other"]) == 0 and sorted(find_scenes(tmp_path)) == sorted([npy.stem, "other"])
+
+
+def test_what_was_scored_is_told_when_a_validation_is_cut_short(trained, monkeypatch, capsys):
+    root, _, weights = trained
+    scenes, scored = sorted((root / "d" / "LFs").glob("*.npy"))[:2], []
+    def score_one(*args):
+        if scored:
+            raise KeyboardInterrupt
+        scored.append(run(*args))
+        return scored[0]
+    run = sys.modules["lfkit.__main__"].run_model
+    monkeypatch.setattr("lfkit.__main__.run_model", score_one)
+    assert main(["validate", *map(str, scenes), "--weights", str(weights), "--border", "4", "--device", "cpu"]) == 130
+    printed = capsys.readouterr().out
+    assert "cut short; what was done of model_best:" in printed and scenes[0].stem in printed and scenes[1].stem not in printed
+
+
+def test_crops_that_can_not_cover_a_scene_are_known_before_a_network_is_run(trained, monkeypatch, capsys):
+    root, _, weights = trained
+    monkeypatch.setattr("lfkit.__main__.predict_scene", None)
+    scene = str(next((root / "d" / "LFs").glob("*.npy")))
+    assert main(["validate", scene, "--weights", str(weights), "--device", "cpu", "--border", "4", "--test_length", "24", "--shave", "16"]) == 2
+    assert "can't cover an axis of 32 pixels with shave 16" in capsys.readouterr().err
+
+
+def test_the_flags_that_synth_names_train(tmp_path, capsys):
+    assert main(["synth", "--out", str(tmp_path / "d"), "--scenes", "2", "--size", "24", "--views_num", "3", "--max_disp", "4.5"]) == 0
+    command = re.search(r"`python -m lfkit (.*)`", capsys.readouterr().out)[1]
+    assert command.endswith(" --patch_size 24 --views_num 3 --max_disp 5")
+    assert main([*command.split(), "--channels", "4", "--epoch", "1", "--device", "cpu", "--log_dir", str(tmp_path / "log")]) == 0
+
+
+def test_a_page_is_not_written_over_a_folder(trained, tmp_path, capsys):
+    assert main(["report", str(trained[2].parent), "--out", str(tmp_path)]) == 2 and "is a folder; name a file" in capsys.readouterr().err
 
 
 def test_one_file_may_be_written_over_the_views_it_is_mapped_from(tmp_path):

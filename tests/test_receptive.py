@@ -169,7 +169,7 @@ def test_auto_is_exact_for_the_network_and_no_larger_than_needed(small):
 
 @pytest.mark.parametrize("net, sentence", [
     (lambda x: x - x.mean((-1, -2), keepdim=True), "depends on pixels .* away and further, as one with a statistic over the image does"),
-    (lambda x: pooled(x, 16), "don't equal the whole image .* mod 8 must be a multiple of its pooling"),
+    *((lambda x, size=size: pooled(x, size, F.avg_pool2d), "don't equal the whole image .* mod 8 must be a multiple of its pooling") for size in (3, 5, 6, 7, 12, 16, 24, 40)),
     (lambda x: x.round().detach(), "no output of the model has a derivative by its input.*pass shave as a number"),
 ])
 def test_what_can_not_be_found(net, sentence):

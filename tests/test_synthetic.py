@@ -163,7 +163,7 @@ def test_no_view_sees_past_the_middle_of_a_thing(monkeypatch):
 
 def test_other_grids_and_bad_input():
     assert lfkit.synthesize(0, size=20, views_num=3).lf.shape == (3, 3, 20, 20, 3)
-    for wrong in ({"views_num": 4}, {"size": 15}, {"max_disp": 1.9}, {"max_disp": float("nan")}, {"seed": -1}):
+    for wrong in ({"views_num": 4}, {"size": 15}, {"max_disp": 1.9}, {"max_disp": float("nan")}, {"seed": -1}, {"seed": 10**25}, {"seed": 1.5}):
         with pytest.raises(ValueError, match="size .* >= 16, an odd views_num >= 3 and max_disp >= 2: got"):
             lfkit.synthesize(**{"seed": 0, "views_num": 3, **wrong})
 
