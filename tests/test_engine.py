@@ -300,6 +300,16 @@ def test_a_run_that_goes_on_under_another_tag_is_told_so(args, capfd):
     assert f"goes on where it lies, in {last['log_path']}, not under {args.log_dir}; start a new one with --start_from" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("error", [ValueError, OSError, KeyboardInterrupt])
+def test_a_run_that_never_started_leaves_nothing(args, monkeypatch, error):
+    def stop(*_):
+        raise error("stopped")
+    monkeypatch.setattr("lfkit.engine.open_training", stop)
+    with pytest.raises(error):
+        list(lfkit.fit(args))
+    assert list(Path(args.log_dir).iterdir()) == []
+
+
 def test_a_run_that_goes_on_with_other_losses_is_told_so(args, capfd):
     args.criterion1, args.epoch = "ce", 1
     list(lfkit.fit(args))
