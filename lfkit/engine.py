@@ -468,8 +468,8 @@ def _epochs(run: Run) -> Iterator[dict]:
                 run.validate()
             trained = run.train(criterion, criterion1, weights) if run.epoch < args.epoch else None
         except (Exception, KeyboardInterrupt) as error:
-            left = run.log_path / "model_state"
+            kept = next((file for name in ("model_state/model_*.pkl", "model_best.pkl") for file in run.log_path.glob(name)), None)
             logger.error("ended in epoch %d: %s; %s", run.epoch, str(error) or type(error).__name__,
-                         f"{left} holds the last whole checkpoint, go on with --resume auto" if left.is_dir() and any(left.iterdir()) else "nothing had been saved yet")
+                         f"{kept.parent} holds the last whole checkpoint, go on with --resume auto" if kept else "nothing had been saved yet")
             raise
         yield {"epoch": run.epoch, "train": trained, "validation": run.tested, "curves": run.curves, "best_mse": run.best_mse, "log_path": run.log_path}

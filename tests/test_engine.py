@@ -437,6 +437,19 @@ def test_small_scenes_keep_their_middle_and_an_early_end_promises_no_checkpoint(
     assert "nothing had been saved yet" in told and "--resume auto" not in told
 
 
+def test_an_end_between_the_best_and_the_numbered_checkpoint_tells_of_the_best(args, monkeypatch, capfd):
+    save = lfkit.engine.save_checkpoint
+    def stopped(*given, **named):
+        if given[5].parent.name == "model_state":
+            raise KeyboardInterrupt
+        save(*given, **named)
+    monkeypatch.setattr("lfkit.engine.save_checkpoint", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        list(lfkit.fit(args))
+    (best,) = Path(args.log_dir).glob("*/model_best.pkl")
+    assert f"{best.parent} holds the last whole checkpoint, go on with --resume auto" in capfd.readouterr().err
+
+
 def test_validation_without_truth(args, tmp_path):
     scene = lfkit.synthesize(0, size=40)
     scene.bg_disp = None

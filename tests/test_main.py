@@ -105,6 +105,10 @@ def test_predicting_into_a_scenes_own_folder_leaves_it_a_scene(trained, tmp_path
             assert main(["predict", str(tmp_path / "data" / "it[1]"), "--out", str(out), "--weights", str(weights), "--device", "cpu"]) == 0
             assert "it[1]_bg_disp.pfm, it[1]_bg_disp.png, it[1]_centre.png" in capsys.readouterr().out
     assert list(find_scenes(tmp_path / "data")) == ["it[1]"] and not is_scene(tmp_path / "data")
+    assert main(["predict", str(tmp_path / "data" / "it[1]"), "--out", str(tmp_path / "data"), "--name", "it[1]_bg", "--weights", str(weights), "--device", "cpu"]) == 0
+    capsys.readouterr()
+    assert main(["predict", str(tmp_path / "data" / "it[1]"), "--out", str(tmp_path / "data"), "--weights", str(weights), "--device", "cpu"]) == 0
+    assert "it[1]_bg_bg_disp.pfm" not in capsys.readouterr().out
 
 
 def test_mistakes_are_known_before_a_network_is_run(trained, tmp_path, monkeypatch, capsys):
