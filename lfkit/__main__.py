@@ -191,9 +191,6 @@ def convert(args: argparse.Namespace) -> None:
     if target.exists() and target.samefile(src):
         raise ValueError(f"{target}: is the scene that is read; name another DST")
     check_target(target / "input_Cam000.png" if to == "hci" else target)
-    other = {"npy": None, "note": dst / scene.name, "hci": dst / "LFs" / f"{scene.name}.npy"}[to]
-    if other is not None and (other.is_file() or other.is_dir() and is_scene(other)):
-        raise ValueError(f"{dst}: has a scene of that name, {other}, beside which {target} could not be told apart; give another --name, or take that one away")
     save_scene(scene, dst, to)
     truth = [part for part in ("bg_disp", "fg_disp", "mask", "gt_data") if getattr(scene, part) is not None]
     told = f"with {', '.join(truth)}" if truth and to != "npy" else f"without its {', '.join(truth)}, which --to note or hci would keep" if truth else "without truth"

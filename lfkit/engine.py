@@ -327,15 +327,13 @@ class Run:
         """The directory that the checkpoint lies in when it is its run's own, else a new one; and the run's start time."""
         folders = [folder for folder in (source.resolve().parents[:2] if source else ()) if folder.name == checkpoint.get("run_name")]
         log_path, start = (folders[0], checkpoint["start"]) if folders else make_run_dir(self.args)
-        other = folders and not log_path.name.startswith(f"{self.args.model_name}_{self.args.model_msg}_")
+        name = f"{self.args.model_name}_{self.args.model_msg}"
         claim_run(log_path)
         for left in log_path.rglob("*.tmp"):  # of a process that was killed while it wrote
             left.unlink()
         setup_logging(log_path, f"{self.args.model_name}_{start}.log")
-        if other:
-            logger.warning("%s goes on where it lies, in %s, not as a run named %s; start a new one with --start_from for that", source, log_path, self.args.model_msg)
-        elif folders and log_path.parent != Path(self.args.log_dir).resolve():
-            logger.warning("%s goes on where it lies, in %s, not under %s; start a new one with --start_from for that", source, log_path, self.args.log_dir)
+        if folders and not (log_path.name.startswith(f"{name}_") and log_path.parent == Path(self.args.log_dir).resolve()):
+            logger.warning("%s goes on where it lies, in %s, not as %s under %s; start a new one with --start_from for that", source, log_path, name, self.args.log_dir)
         return log_path, start
 
     def _keep(self, checkpoint: dict) -> None:

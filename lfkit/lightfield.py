@@ -167,7 +167,7 @@ def save_scene(scene: Scene, root: str | Path, layout: str = "note") -> Path:
         The path that `load_scene` reads.
 
     Raises:
-        ValueError: when the layout is another, or views or maps that are not written lie there and would be read with the scene; nothing is written.
+        ValueError: when the layout is another, root has a scene of that name in the other layout, or views or maps that are not written lie there and would be read with the scene; nothing is written.
     """
     root, others, byte = Path(root), [], lambda image: None if image is None else as_byte(image)
     if layout == "npy":
@@ -187,6 +187,8 @@ def save_scene(scene: Scene, root: str | Path, layout: str = "note") -> Path:
         others += [path / "gt_depth_lowres.pfm"] if scene.bg_disp is None else []
     else:
         raise ValueError(f"layout must be 'note', 'hci' or 'npy': got {layout!r}")
+    if layout != "npy" and is_scene(twin := root / scene.name if layout == "note" else root / "LFs" / f"{scene.name}.npy"):
+        raise ValueError(f"{root}: has a scene named {scene.name}, {twin}, beside which another would make it no data directory; give another name (--name), or take that one away")
     if left := [file for file in (*files, *others) if files.get(file) is None and file.exists()]:
         raise ValueError(f"{left[0]}: is of an earlier scene, and would be read with {scene.name}, with which none is written; take it away, or write the scene elsewhere")
     for file, value in files.items():

@@ -105,8 +105,8 @@ def _differentiated(model: Callable, thickness: int, most: float, n: int, c: int
 def _holds(model: Callable, radius: int, n: int, c: int, scale: int, mod: int, dtype, device) -> bool:
     """Whether crops that start at multiples of mod agree, radius pixels inside them, with the whole image around them."""
     side = 2 * radius + mod
-    margin = mod * (max(1, -(-(PROBE_LENGTH - side) // (2 * mod))) | 1)  # odd, so that a crop of a larger pooling is out of step with it
-    starts = {margin, max(margin - mod, mod)}  # a pooling that is in step with both divides mod
+    margin = mod * max(1, -(-(PROBE_LENGTH - side) // (2 * mod)))
+    starts = {margin, max(margin - mod, mod)}  # a pooling that both are in step with divides mod
     for seed in (2, 3):  # one of them may hit a tie that rounding decides
         x = _noise((1, n, c, side + 2 * margin, side + 2 * margin), seed, dtype, device)
         with torch.no_grad():

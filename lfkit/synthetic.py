@@ -43,7 +43,6 @@ VIGNETTING = 0.3     # darkening of the corners, at most
 JITTER = 0.01        # standard deviation of the views' exposures, at most
 DARKEST = 0.2        # exposure of the darkest of the underexposed half, in parts of the full one
 BLUR = 0.7           # standard deviation of the lens blur in pixels, at most
-MAX_SEED = 2**62
 SPLIT_SEED = 1 << 32  # keeps the seeds of scenes and of crops apart
 
 
@@ -229,8 +228,8 @@ def _blurred(image: torch.Tensor, sigma: float) -> torch.Tensor:
 
 def check_procedural(seed: int, size: int, views_num: int, max_disp: float) -> None:
     """ValueError for what `synthesize` can't make a scene of."""
-    if not 0 <= seed <= MAX_SEED or seed % 1 or size < 16 or views_num < 3 or views_num % 2 == 0 or not 2 <= max_disp < math.inf:
-        raise ValueError(f"a procedural scene needs a whole seed from 0 to 2 ** 62, size (of a training crop: --patch_size) >= 16, an odd views_num >= 3 and max_disp >= 2: "
+    if not 0 <= seed < 2**63 or seed % 1 or size < 16 or views_num < 3 or views_num % 2 == 0 or not 2 <= max_disp < math.inf:
+        raise ValueError(f"a procedural scene needs a whole seed from 0 and below 2 ** 63, size (of a training crop: --patch_size) >= 16, an odd views_num >= 3 and max_disp >= 2: "
                          f"got seed {seed}, size {size}, views_num {views_num}, max_disp {max_disp:g}")
 
 
@@ -239,7 +238,7 @@ def synthesize(seed: int, size: int = 128, views_num: int = 9, max_disp: float =
     """One random two-layer scene; the same arguments give the same scene.
 
     Args:
-        seed: 0 to 2 ** 62; one scene each.
+        seed: from 0, below 2 ** 63; one scene each.
         size: side of each view in pixels, at least 16.
         views_num: views a side, odd, at least 3.
         max_disp: no disparity of the centre view exceeds it, in pixels per view step.

@@ -291,13 +291,13 @@ def test_a_run_that_goes_on_under_another_tag_is_told_so(args, capfd):
     last = list(lfkit.fit(args))[-1]
     args.model_save_dir, args.epoch = str(last["log_path"] / "model_best.pkl"), 4
     list(lfkit.fit(args))
-    assert "not as a run named" not in capfd.readouterr().err
+    assert "goes on where it lies" not in capfd.readouterr().err
     args.model_msg, args.epoch = "another", 5
     assert list(lfkit.fit(args))[-1]["log_path"] == last["log_path"]
-    assert f"goes on where it lies, in {last['log_path']}, not as a run named another; start a new one with --start_from" in capfd.readouterr().err
+    assert f"goes on where it lies, in {last['log_path']}, not as {args.model_name}_another under {args.log_dir}; start a new one with --start_from" in capfd.readouterr().err
     args.model_msg, args.log_dir, args.epoch = "NoTagModel", str(Path(args.log_dir) / "elsewhere"), 6
     assert list(lfkit.fit(args))[-1]["log_path"] == last["log_path"] and not Path(args.log_dir).exists()
-    assert f"goes on where it lies, in {last['log_path']}, not under {args.log_dir}; start a new one with --start_from" in capfd.readouterr().err
+    assert f"goes on where it lies, in {last['log_path']}, not as {args.model_name}_NoTagModel under {args.log_dir}; start a new one with --start_from" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("error", [ValueError, OSError, KeyboardInterrupt])

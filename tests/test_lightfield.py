@@ -128,7 +128,10 @@ def test_a_list_with_a_mark_is_read_and_one_in_another_code_is_named(note):
 
 def test_two_scenes_of_one_name_are_named(small, tmp_path):
     lfkit.save_scene(small, tmp_path)
-    lfkit.save_scene(small, tmp_path, "hci")
+    lfkit.save_scene(small, tmp_path / "elsewhere", "hci").rename(tmp_path / small.name)
+    for layout in ("note", "hci"):
+        with pytest.raises(ValueError, match=f"has a scene named {small.name}, .*; give another name"):
+            lfkit.save_scene(small, tmp_path, layout)
     with pytest.raises(ValueError, match=f"two scenes are named {small.name}, .*{small.name}.npy and .*{small.name}; rename one, or take it away"):
         find_scenes(tmp_path)
 

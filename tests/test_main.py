@@ -364,7 +364,7 @@ def test_convert_does_not_write_over_what_it_reads(two_layers, tmp_path, capsys)
         assert "is the scene that is read; name another DST" in capsys.readouterr().err
     for argv, other in (([npy, two_layers.parent, "--to", "note"], two_layers), ([npy, tmp_path, "--to", "hci"], npy)):
         assert main(["convert", *map(str, argv)]) == 2
-        assert f"has a scene of that name, {other}, beside which" in capsys.readouterr().err
+        assert f"has a scene named {npy.stem}, {other}, beside which" in capsys.readouterr().err
     assert main(["convert", str(npy), str(tmp_path), "--to", "hci", "--name", "other"]) == 0 and sorted(find_scenes(tmp_path)) == sorted([npy.stem, "other"])
 
 
