@@ -16,15 +16,12 @@ from einops import rearrange
 
 import lfkit
 from lfkit.dataset import open_training
-from lfkit.losses import CRITERIA, training_loss
+from lfkit.losses import CRITERIA, DISP_CRITERIA, training_loss
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 
 WEIGHTS = {"loss1_weight": 1.0, "loss2_weight": 1.0, "loss3_weight": 2.0}
-HIDDEN_WEIGHT = 1.0  # pixels behind occluders count twice
-
-
 def make_network(name: str, width: int, seed: int, args: argparse.Namespace) -> torch.nn.Module:
     """One of the two, with random weights."""
     from baselines import EpinetPosterior
@@ -41,7 +38,7 @@ def crop_loss(net: torch.nn.Module, batch: list, args: argparse.Namespace, devic
     x = rearrange(lf, "b u v h w c -> b (u v) c h w")
     posteriors = net.posteriors(x) if hasattr(net, "posteriors") else ()
     outputs = net.read(*posteriors) if posteriors else net(x, earlier=True)
-    loss, parts = training_loss(outputs, fg_disp, bg_disp, CRITERIA["l1"](), CRITERIA["ce"](), WEIGHTS, args.max_disp, args.step, HIDDEN_WEIGHT)
+    loss, parts = training_loss(outputs, fg_disp, bg_disp, DISP_CRITERIA[args.criterion](), CRITERIA[args.criterion1](), WEIGHTS, args.max_disp, args.step, args.hidden_weight, args.outline_weight)
     return loss + net.own_loss(*posteriors, fg_disp, bg_disp) if posteriors else loss, parts
 
 
@@ -55,9 +52,13 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=2)
     parser.add_argument("--patch_size", type=int, default=48)
     parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--criterion", choices=tuple(DISP_CRITERIA), default="l1")
+    parser.add_argument("--criterion1", choices=tuple(CRITERIA), default="ce")
+    parser.add_argument("--hidden_weight", type=float, default=1.0, help="1: pixels behind occluders count twice")
+    parser.add_argument("--outline_weight", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=0, help="of the first weights")
     ours = parser.parse_args()
-    args = lfkit.get_parser(["--data_dir", ours.data_dir, "--patch_size", str(ours.patch_size), "--batch_size", str(ours.batch_size)])
+    args = lfkit.get_parser([f"--{name}={getattr(ours, name)}" for name in ("data_dir", "patch_size", "batch_size", "criterion", "criterion1", "hidden_weight", "outline_weight")])
     device = lfkit.choose_device("auto")
     net, dataset = make_network(ours.network, ours.width, ours.seed, args).to(device), open_training(args, device)
     optimizer = torch.optim.Adam(net.parameters(), lr=ours.lr)

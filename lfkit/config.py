@@ -114,10 +114,11 @@ def _loop_flags(add: Callable) -> None:
         help="how the rate falls: by gamma, or along a cosine to 0 at the last epoch")
     add("--warm_up", type=whole(0), default=0, help="decay units over which the rate first rises to lr")
     add("--criterion", default="l1", choices=tuple(DISP_CRITERIA), help="loss on the disparity: L1, its logarithm, for which gross errors count less, or L1 and Huber's, which leaves unsure outlines between two surfaces")
-    add("--criterion1", default="l1", choices=tuple(CRITERIA), help="loss on the distributions: L1 or cross-entropy")
+    add("--criterion1", default="l1", choices=tuple(CRITERIA), help="loss on the distributions: L1, cross-entropy or Jensen-Shannon divergence")
     for name, what in zip(WEIGHT_NAMES, ("two-peaked distribution", "background's distribution", "background's disparity")):
         add(f"--{name}", type=number(0), default=1.0, help=f"weight of the loss on the {what}")
     add("--hidden_weight", type=number(0), default=0.0, help="how much of each loss over the hidden pixels alone is added to it; these are the hidden pixels of a batch, so that its size has a say")
+    add("--outline_weight", type=number(0), default=0.0, help="the same of the pixels at outlines of the background")
     add("--jolt", type=share, default=0.0, help="in this share of the crops the estimates are moved a little before the closer looks, which learn to mend that")
     add("--seed", type=whole(0, 2**62), default=0, help="seeds initialisation, shuffling, crops and augmentation")
 

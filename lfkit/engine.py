@@ -35,7 +35,7 @@ from lfkit.visual import save_validation_result
 
 logger = logging.getLogger("lfkit")
 LEARNED = ("data_dir", "mask_dir", "embed", "patch_size", "batch_size", "accumulate", "crops_per_scene", "synthetic_scenes", "train_only", "criterion", "criterion1", *WEIGHT_NAMES,
-           "hidden_weight", "jolt", "clip", "precision", "seed")  # flags that tell what is learned, and from what
+           "hidden_weight", "outline_weight", "jolt", "clip", "precision", "seed")  # flags that tell what is learned, and from what
 
 
 def build(args: Namespace, device: torch.device,
@@ -110,7 +110,7 @@ class Trainer:
             outputs = self.model(rearrange(lf, "b u v h w c -> b (u v) c h w"), **earlier)
         outputs = tuple(out.float() for out in outputs)
         loss, parts = training_loss(outputs, fg_disp, bg_disp, self.criterion, self.criterion1, self.weights, args.max_disp, args.step,
-                                    args.hidden_weight)
+                                    args.hidden_weight, args.outline_weight)
         if distributed.world() > 1:  # an output of which no pixel counted would leave its weights without a gradient, and the other ranks waiting
             loss = loss + 0 * sum(out.sum() for out in outputs)
         return loss, parts, (outputs[2].detach(), bg_disp)

@@ -2,9 +2,10 @@
 
 import torch
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor, nn, xlogy
 
 from lfkit.disparity import disparity_levels, get_disp_distribution, inside_levels
+from lfkit.layers import least
 
 WEIGHT_NAMES = ("loss1_weight", "loss2_weight", "loss3_weight")
 
@@ -14,6 +15,18 @@ class DistributionCrossEntropy(nn.Module):
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
         return -(target * pred.clamp(min=1e-6).log()).sum(-1).mean()
+
+
+class JensenShannon(nn.Module):
+    """Jensen-Shannon divergence, in nats, of a predicted and a target distribution, both 'p d' and summing to 1 over d; the mean over p, from 0 to log 2.
+
+    Source: Lin, Divergence measures based on the Shannon entropy, IEEE Transactions on Information Theory, 1991.
+    """
+
+    def forward(self, pred: Tensor, target: Tensor) -> Tensor:
+        pred = pred.clamp(min=1e-6)
+        mean = ((pred + target) / 2).log()
+        return sum((xlogy(part, part) - part * mean).sum(-1).mean() for part in (pred, target)) / 2
 
 
 LOG_ERROR_SCALE = 0.1  # pixels per view step from which on an error counts less than in proportion
@@ -42,12 +55,18 @@ class L1Huber(nn.Module):
 
 EARLIER_WEIGHT = 0.3  # of each earlier disparity map, in parts of the last one's
 DISP_CRITERIA = {"l1": nn.L1Loss, "log": LogError, "l1_huber": L1Huber}
-CRITERIA = {"l1": nn.L1Loss, "ce": DistributionCrossEntropy}
+CRITERIA = {"l1": nn.L1Loss, "ce": DistributionCrossEntropy, "js": JensenShannon}
+OUTLINE_JUMP = 0.5  # pixels per view step: what differs by more, from one pixel to the next, has an outline there
+
+
+def at_outlines(disp: Tensor) -> Tensor:
+    """Which pixels of 'b h w' lie at an outline: among themselves and the eight around them disparities differ by more than OUTLINE_JUMP."""
+    return -least(-disp, 1) - least(disp, 1) > OUTLINE_JUMP
 
 
 def training_loss(outputs: tuple[Tensor, ...], fg_disp: Tensor, bg_disp: Tensor, criterion: nn.Module,
                   criterion1: nn.Module, weights: dict[str, float], max_disp: float, step: float,
-                  hidden_weight: float = 0.0) -> tuple[Tensor, dict]:
+                  hidden_weight: float = 0.0, outline_weight: float = 0.0) -> tuple[Tensor, dict]:
     """The weighted sum of the losses on depDistT, depDistS and depth_map, and on the earlier looks' maps where outputs hold them.
 
     Pixels of which a layer lies outside the levels are left out of the terms that use that layer.
@@ -60,6 +79,7 @@ def training_loss(outputs: tuple[Tensor, ...], fg_disp: Tensor, bg_disp: Tensor,
         weights: loss1_weight (depDistT), loss2_weight (depDistS), loss3_weight (depth_map).
         max_disp, step: the levels.
         hidden_weight: how much of each term over the hidden pixels alone, those with fg_disp above bg_disp, is added to it.
+        outline_weight: likewise over the pixels at outlines of the background.
 
     Returns:
         The loss, and a dict of floats: loss, loss1, loss2, loss3, and out_of_range, the percent of pixels left out.
@@ -81,11 +101,11 @@ def training_loss(outputs: tuple[Tensor, ...], fg_disp: Tensor, bg_disp: Tensor,
     target_both = (get_disp_distribution(fg_disp, max_disp, step) + target_bg) / 2
     valid_bg = inside_levels(bg_disp, max_disp, step)
     valid_both = valid_bg & inside_levels(fg_disp, max_disp, step)
-    hidden = fg_disp > bg_disp
+    more = [(weight, pixels) for weight, pixels in ((hidden_weight, fg_disp > bg_disp), (outline_weight, at_outlines(bg_disp))) if weight]
     def term(function, pred, target, valid):
-        """The mean over the valid pixels, and again over the hidden ones of them; 0 where there are none to learn from."""
+        """The mean over the valid pixels, and again over those of them that count for more; 0 where there are none to learn from."""
         over = lambda pixels: function(pred[pixels], target[pixels]) if pixels.any() else depth_map.sum() * 0
-        return over(valid) + hidden_weight * over(valid & hidden) if hidden_weight else over(valid)
+        return over(valid) + sum(weight * over(valid & pixels) for weight, pixels in more)
     levels_last = lambda distribution: rearrange(distribution, "b d h w -> b h w d")
     loss1 = term(criterion1, levels_last(both), levels_last(target_both), valid_both)
     loss2 = term(criterion1, levels_last(background), levels_last(target_bg), valid_bg)

@@ -1,5 +1,6 @@
 """What the benchmarks count, by hand."""
 
+import contextlib
 import runpy
 import sys
 from pathlib import Path
@@ -9,11 +10,13 @@ import pytest
 import torch
 
 import lfkit
+from lfkit.layers import bilateral
 from lfkit.lightfield import Scene
+from lfkit.model import SMOOTH
 from lfkit.see_through import compute_psnr, see_through
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-accuracy, baselines, looks, outlines, peaks, touched = (__import__(name) for name in ("accuracy", "baselines", "looks", "outlines", "peaks", "touched"))
+accuracy, baselines, looks, outlines, parts, peaks, touched = (__import__(name) for name in ("accuracy", "baselines", "looks", "outlines", "parts", "peaks", "touched"))
 
 TRUTH = np.where(np.arange(40) < 20, 1, 0).astype(np.float32)[None].repeat(40, 0)  # near in columns 0 to 19
 
@@ -105,6 +108,30 @@ def test_the_best_choice_is_the_nearest_value_within_reach():
     assert np.array_equal(looks.best_choice(disp, TRUTH), TRUTH)
     far = np.where(np.arange(40) < 26, 1, 0).astype(np.float32)[None].repeat(40, 0)  # six, of which three are within reach
     assert (looks.best_choice(far, TRUTH)[20] != TRUTH[20]).sum() == 3
+
+
+def test_parts_are_left_out_for_as_long_as_they_are_to_be():
+    model, scene = lfkit.load_pretrained(), lfkit.synthesize(11, size=48, occluded=True)  # one that has rims
+    alone = lfkit.load_pretrained(enlarge=1)
+    stages = alone.stages(torch.from_numpy(scene.lf).float().flatten(0, 1)[None].movedim(-1, 2) / 255)
+    of = lambda *names, network=model: _without(names, network, scene)
+    whole = of()
+    assert np.array_equal(of("nothing"), whole)
+    assert bilateral(torch.from_numpy(of("the bilateral filter"))[None], *SMOOTH)[0].numpy() == pytest.approx(whole, abs=1e-5)
+    assert np.array_equal(of("enlarged views"), of(network=alone))
+    assert np.array_equal(of("enlarged views", "the bilateral filter", "rims", "the last look"), stages["fifth"][0].detach().numpy())
+    assert np.array_equal(of(parts.ALONE), stages["first"][0].detach().numpy())
+    assert np.array_equal(of("enlarged views", "the bilateral filter", "rims", "the last look", "all closer looks"), stages["second"][0].detach().numpy())
+    for name in parts.LEFT_OUT:
+        assert name == "nothing" or not np.array_equal(of(name), whole), name
+    assert np.array_equal(of(), whole)
+
+
+def _without(names, model, scene):
+    with contextlib.ExitStack() as stack:
+        for name in names:
+            stack.enter_context(parts.without(name))
+        return parts.disparity(model, scene)
 
 
 def test_noise_has_the_standard_deviation_asked_for_and_differs_from_view_to_view():

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from lfkit import get_disp_distribution, training_loss
-from lfkit.losses import DISP_CRITERIA, EARLIER_WEIGHT, DistributionCrossEntropy, L1Huber, LogError
+from lfkit.losses import CRITERIA, DISP_CRITERIA, EARLIER_WEIGHT, DistributionCrossEntropy, JensenShannon, L1Huber, LogError, at_outlines
 
 WEIGHTS = {"loss1_weight": 1.0, "loss2_weight": 10.0, "loss3_weight": 100.0}
 
@@ -53,6 +53,24 @@ def test_hidden_pixels_are_counted_again():
         assert more[name] == pytest.approx(plain[name] + 0.5 * hidden[name], rel=1e-5)
 
 
+def test_outlines_are_counted_again_beside_hidden_pixels():
+    outputs, fg, bg = setup(-1.0, -1.0)
+    bg[..., 2:], fg[..., 3:] = 0.0, 1.0  # the outline lies between columns 1 and 2; column 3 is hidden
+    plain, more = (training_loss(outputs, fg, bg, nn.L1Loss(), nn.L1Loss(), WEIGHTS, 4, 1, *weights)[1] for weights in ((0.0, 0.0), (0.25, 0.5)))
+    part = lambda columns: training_loss(tuple(o[..., columns] for o in outputs), fg[..., columns], bg[..., columns], nn.L1Loss(), nn.L1Loss(), WEIGHTS, 4, 1)[1]
+    for name in ("loss1", "loss2", "loss3"):
+        assert more[name] == pytest.approx(plain[name] + 0.25 * part(slice(3, 4))[name] + 0.5 * part(slice(1, 3))[name], rel=1e-5)
+
+
+def test_outlines_by_a_loop_over_pixels():
+    disp = torch.from_numpy(np.random.default_rng(0).choice([0.0, 0.3, 0.7, 1.0], (2, 6, 7), p=[0.7, 0.1, 0.1, 0.1]))
+    found = at_outlines(disp)
+    for b, y, x in np.ndindex(*disp.shape):
+        around = disp[b, max(y - 1, 0):y + 2, max(x - 1, 0):x + 2]
+        assert found[b, y, x] == (around.max() - around.min() > 0.5)
+    assert 0.1 < found.float().mean() < 0.9
+
+
 def test_nothing_in_range_is_no_nan():
     outputs, fg, bg = setup(9.0, -9.0)
     loss, report = training_loss(outputs, fg, bg, nn.L1Loss(), nn.L1Loss(), WEIGHTS, 4, 1)
@@ -66,6 +84,25 @@ def test_cross_entropy_is_least_at_the_target():
     assert float(criterion(target, target)) == pytest.approx(-(0.3 * np.log(0.3) + 0.7 * np.log(0.7)) / 2, rel=1e-4)
     for other in (target.roll(1, 1), torch.full_like(target, 1 / 9)):
         assert criterion(other, target) > criterion(target, target)
+
+
+def test_jensen_shannon_by_hand_and_at_its_bounds():
+    p, q = torch.tensor([[0.5, 0.25, 0.25], [1.0, 0.0, 0.0]], dtype=torch.float64), torch.tensor([[0.25, 0.25, 0.5], [0.0, 0.5, 0.5]], dtype=torch.float64)
+    by_hand = (0.5 * np.log(0.5 / 0.375) + 0.25 * np.log(0.25 / 0.375)) / 2 * 2  # both halves are alike
+    criterion = JensenShannon()
+    assert float(criterion(p[:1], q[:1])) == pytest.approx(by_hand, rel=1e-6)
+    assert float(criterion(p, q)) == pytest.approx((by_hand + np.log(2)) / 2, rel=1e-4)  # nothing in common: log 2
+    assert float(criterion(p, p)) == pytest.approx(0, abs=1e-5)
+    sure = p.clone().requires_grad_()
+    criterion(sure, q).backward()
+    assert torch.isfinite(sure.grad).all() and sure.grad[0, 2] < 0 < sure.grad[0, 0]
+
+
+@pytest.mark.parametrize("name", CRITERIA)
+def test_every_loss_on_distributions_is_least_at_the_target(name):
+    target, criterion = torch.tensor([[0.1, 0.6, 0.3]]), CRITERIA[name]()
+    for other in ([0.2, 0.5, 0.3], [0.1, 0.5, 0.4], [0.3, 0.1, 0.6], [0.0, 1.0, 0.0]):
+        assert criterion(torch.tensor([other]), target) > criterion(target, target)
 
 
 def test_bad_input():
