@@ -1,10 +1,10 @@
 """Trains the EPINET-like baseline, or DeoccNet from nothing, by one loop on one sequence of crops, for `benchmarks/accuracy.py`.
 
     python benchmarks/train_baseline.py --data_dir Dataset --steps 2000 --out epinet.pkl [--network deoccnet] [--width 70] [--batch_size 2] [--patch_size 48]
-        [--lr 1e-3] [--seed 0]
+        [--lr 1e-3] [--seed 0] [--criterion l1] [--criterion1 ce] [--hidden_weight 1] [--outline_weight 0]
 
 Crops as `python -m lfkit train` takes them; Adam, a cosine and the same losses for both networks, and for each what it learns from besides: the baseline from the cross-entropy of
-its own bins, DeoccNet from its earlier looks.
+its own bins, DeoccNet from its earlier looks. The last four flags are those of `python -m lfkit train`, for a comparison of losses.
 """
 
 import argparse

@@ -94,12 +94,6 @@ def row_of(path: Path, scene: Scene, found: tuple, model, args: argparse.Namespa
     return {**score_scene(scene, disp, args.border, read_hci_masks(path, disp.shape)), **layers, "seconds": seconds}
 
 
-def score(path: Path, model, args: argparse.Namespace) -> dict:
-    """The row of one scene, by one model."""
-    scene = load_scene(path, args.layout, args.picture_views)
-    return row_of(path, scene, run_model(scene, model, args), model, args)
-
-
 def validate(args: argparse.Namespace) -> None:
     """Prints and writes a table of errors; of several models side by side."""
     check_table_files(args.table)
@@ -120,7 +114,8 @@ def validate(args: argparse.Namespace) -> None:
     try:
         for label, model in zip(labels, networks):
             for path in tqdm(paths, desc=f"scenes, {label}", leave=False):
-                models[label].append(score(path, model, args))
+                scene = load_scene(path, args.layout, args.picture_views)
+                models[label].append(row_of(path, scene, run_model(scene, model, args), model, args))
     except BaseException:
         for label, rows in models.items():
             if rows:
@@ -301,7 +296,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        print(f"lfkit: out of memory ({str(error).splitlines()[0]}); try less of what makes it large, such as --size, --max_disp or --views_num", file=sys.stderr)
+        print(f"lfkit: out of memory ({str(error).splitlines()[0]}); try less of what makes it large, such as --size, --channels, --max_disp or --views_num", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"lfkit: interrupted{'; go on with --resume auto' if args.command == 'train' else ''}", file=sys.stderr)

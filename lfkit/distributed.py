@@ -4,7 +4,7 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from itertools import zip_longest
 from typing import Any
 
@@ -140,11 +140,6 @@ def unwrap(model: nn.Module) -> nn.Module:
     for name in ("_orig_mod", "module"):
         model = getattr(model, name, model)
     return model
-
-
-def synced(model: nn.Module, now: bool) -> AbstractContextManager:
-    """Within it, backward averages the gradients over the ranks now, or leaves them to be averaged with those of a later one."""
-    return nullcontext() if now or world() == 1 else model.no_sync()
 
 
 def share_batches(order: list[int], batch_size: int, accumulate: int) -> list[list[tuple[list[int], float]]]:

@@ -6,7 +6,7 @@ import math
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,12 +131,9 @@ class Trainer:
     def update(self, number: int, crops: list[int], batch: tuple) -> float:
         """One step of optimizer, average and scheduler; gives the norm of the gradient."""
         self.scaler.unscale_(self.optimizer)
-        gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
+        norm = torch.nn.utils.clip_grad_norm_([p for group in self.optimizer.param_groups for p in group["params"]], self.args.clip or math.inf)
         if not self.scaler.is_enabled() and not math.isfinite(norm):  # the scaler leaves such a step out, and scales down
             self.stop("the gradient", number, crops, batch, True)
-        if self.args.clip:
-            torch.nn.utils.clip_grads_with_norm_([p for group in self.optimizer.param_groups for p in group["params"]], self.args.clip, norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.average is not None:
@@ -153,7 +150,7 @@ class Trainer:
             self.optimizer.zero_grad()
             for k, (crops, weight) in enumerate(step):
                 batch = next(batches)
-                with distributed.synced(self.model, k + 1 == len(step)):
+                with nullcontext() if k + 1 == len(step) or distributed.world() == 1 else self.model.no_sync():  # gradients are averaged over the ranks once a step
                     loss, parts, maps = self.loss(batch)
                     mine = not math.isfinite(parts["loss"])
                     if distributed.on_any(mine, self.device):
@@ -295,7 +292,7 @@ class Run:
             seed_all(args.seed + distributed.rank())  # the weights are alike on all ranks, what is drawn later is not
             if source:
                 self._restore(checkpoint, source)
-        except (ValueError, OSError, KeyboardInterrupt):
+        except BaseException:
             if distributed.rank() == 0 and self.log_path.name != checkpoint.get("run_name"):
                 discard_run(self.log_path)
             release_run(self.log_path)

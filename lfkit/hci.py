@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lfkit.files import check_target, existing, read_image, read_pfm, write_pfm, write_text
+from lfkit.files import IMAGE_SUFFIXES, check_target, existing, read_pfm, read_pixels, write_pfm, write_text
 from lfkit.lightfield import Scene, is_scene
 
 MASKS = {"discontinuities": "mask_discontinuities", "fine": "mask_fine", "planes": "mask_planes", "smooth": "mask_smooth_surfaces"}
@@ -35,7 +35,8 @@ def read_hci_masks(folder: str | Path, size: tuple[int, int]) -> dict[str, np.nd
         files = [f for f in (Path(folder) / f"{stem}_{resolution}.png" for resolution in ("lowres", "highres")) if f.exists()]
         if not files:
             continue
-        mask = read_image(files[0]).any(-1)
+        pixels = np.atleast_3d(read_pixels(files[0]))
+        mask = pixels[..., :(pixels.shape[2] - 1) // 2 * 2 + 1].any(-1)  # one colour or three, without transparency
         times = max(1, mask.shape[0] // size[0])
         if mask.shape != (times * size[0], times * size[1]):
             raise ValueError(f"{files[0]}: its {mask.shape[0]} x {mask.shape[1]} pixels do not fit views of {size[0]} x {size[1]}; take it away, or copy it again")
@@ -51,7 +52,8 @@ def find_benchmark_scenes(paths: Sequence[str | Path]) -> dict[str, Path]:
     """
     found = {}
     for path in map(Path, paths):
-        for candidate in [path, *sorted(path.glob("*")), *sorted(path.glob("*/*"))] if existing(path).is_dir() else [path]:
+        inside = [path, *sorted(path.glob("*")), *sorted(path.glob("*/*"))] if existing(path).is_dir() else [path]
+        for candidate in sorted(inside, key=lambda file: file.suffix.lower() in IMAGE_SUFFIXES):  # a folder of views before a preview of it
             if candidate.stem in SCENES and is_scene(candidate):
                 found.setdefault(candidate.stem, candidate)
     if not found:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 import lfkit
+from lfkit import rundir
 from lfkit.rundir import make_run_dir, setup_logging
 from lfkit.losses import WEIGHT_NAMES
 from lfkit.visual import plot_curves
@@ -300,14 +301,15 @@ def test_a_run_that_goes_on_under_another_tag_is_told_so(args, capfd):
     assert f"goes on where it lies, in {last['log_path']}, not as {args.model_name}_NoTagModel under {args.log_dir}; start a new one with --start_from" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("error", [ValueError, OSError, KeyboardInterrupt])
+@pytest.mark.parametrize("error", [ValueError, OSError, KeyboardInterrupt, torch.OutOfMemoryError])
 def test_a_run_that_never_started_leaves_nothing(args, monkeypatch, error):
     def stop(*_):
         raise error("stopped")
     monkeypatch.setattr("lfkit.engine.open_training", stop)
+    claimed = set(rundir._claimed)
     with pytest.raises(error):
         list(lfkit.fit(args))
-    assert list(Path(args.log_dir).iterdir()) == []
+    assert list(Path(args.log_dir).iterdir()) == [] and set(rundir._claimed) == claimed
 
 
 def test_a_run_that_goes_on_with_other_losses_is_told_so(args, capfd):

@@ -34,6 +34,9 @@ def test_masks_low_and_high(tmp_path):
     masks = read_hci_masks(folder, (16, 16))
     assert set(masks) == {"fine", "planes"} and np.argwhere(masks["fine"]).tolist() == [[3, 5]] and np.argwhere(masks["planes"]).tolist() == [[2, 4]]
     assert lfkit.load_scene(folder).lf.shape[2:4] == (16, 16)  # and they are not taken for views
+    for mask in (np.uint16(fine > 0), np.dstack([fine, np.full_like(fine, 255)]), np.dstack([fine > 0, 0 * fine, 0 * fine]).astype(np.uint8)):  # of 16 bits, with transparency, of three colours
+        iio.imwrite(folder / "mask_fine_lowres.png", mask)
+        assert np.argwhere(read_hci_masks(folder, (16, 16))["fine"]).tolist() == [[3, 5]]
     iio.imwrite(folder / "mask_smooth_surfaces_lowres.png", fine[:12])
     with pytest.raises(ValueError, match="its 12 x 16 pixels do not fit views of 16 x 16"):
         read_hci_masks(folder, (16, 16))
@@ -48,6 +51,9 @@ def test_scenes_are_found_where_the_download_has_them(tmp_path):
         hci_scene(tmp_path / folder, name)
     assert list(find_benchmark_scenes([tmp_path])) == ["dots", "boxes", "dino"]
     assert list(find_benchmark_scenes([tmp_path / "training", tmp_path / "stratified" / "dots"])) == ["dots", "boxes", "dino"]
+    (tmp_path / "a").mkdir()
+    iio.imwrite(tmp_path / "a" / "dino.png", np.zeros((16, 16, 3), np.uint8))
+    assert find_benchmark_scenes([tmp_path])["dino"] == tmp_path / "training" / "dino"  # not the preview
     with pytest.raises(FileNotFoundError, match="none of the benchmark's scenes"):
         find_benchmark_scenes([tmp_path / "additional"])
     with pytest.raises(FileNotFoundError, match="nowhere: no such file or directory"):
