@@ -72,15 +72,7 @@ def read_pixel(text: str, size: tuple[int, int]) -> tuple[int, int] | None:
 
 def inspect_pixel(both: np.ndarray, background: np.ndarray, image: np.ndarray, max_disp: float, step: float, pixel: tuple[int, int] | None = None,
                   fg_disp: np.ndarray | None = None, bg_disp: np.ndarray | None = None) -> None:
-    """The two distributions at a pixel: click at another in the picture, or type its y, x.
-
-    Args:
-        both, background: depDistT and depDistS of one scene, 'd h w'.
-        image: 'h w c', the centre view.
-        max_disp, step: the levels.
-        pixel: (y, x) of the first; the middle by default.
-        fg_disp, bg_disp: 'h w' truth, drawn as lines where given.
-    """
+    """The two distributions at a pixel: click at another in the picture, or type its y, x. Args as of `plot_distribution`; the first pixel is the middle one by default."""
     size, shown = both.shape[1:], [pixel or (both.shape[1] // 2, both.shape[2] // 2)]
     target = f"lfkit-pixel-{uuid4().hex}"
     def draw(place: str) -> Figure:
@@ -115,8 +107,8 @@ def plot_epipolar(lf: np.ndarray, row: int, disps: dict[str, np.ndarray]) -> Fig
         raise ValueError(f"disps must be at most {len(LINE_COLOURS)} 'h w' maps of {height} x {width}: got {[disp.shape for disp in disps.values()]}")
     fig, axes = plt.subplots(2, 1, figsize=(9, 4.4), dpi=80, layout="constrained", gridspec_kw={"height_ratios": [1, 1.4]}, sharex=True)
     plt.close(fig)
-    top = max(row - height // 6, 0)
-    axes[0].imshow(as_float(lf[n // 2, n // 2, top:row + height // 6 + 1]), extent=(-0.5, width - 0.5, row + height // 6 + 0.5, top - 0.5), aspect="auto")
+    top, bottom = max(row - height // 6, 0), min(row + height // 6 + 1, height)
+    axes[0].imshow(as_float(lf[n // 2, n // 2, top:bottom]), extent=(-0.5, width - 0.5, bottom - 0.5, top - 0.5), aspect="auto")
     axes[0].axhline(row, color="red", linewidth=1)
     axes[0].set(ylabel="y (px)", title=f"centre view about y = {row} px, and its epipolar slice")
     axes[1].imshow(as_float(lf[n // 2, :, row]), aspect="auto", interpolation="nearest", extent=(-0.5, width - 0.5, n - 0.5, -0.5))
@@ -139,18 +131,16 @@ def inspect_epipolar(lf: np.ndarray, disps: dict[str, np.ndarray], row: int | No
 
 # both layers in space
 
-def plot_points(centre: np.ndarray, fg_disp: np.ndarray, bg_disp: np.ndarray, behind: np.ndarray | None = None, mask: np.ndarray | None = None,
-                azimuth: float = -70.0) -> Figure:
-    """Both layers as a point cloud over x, y and disparity: the background everywhere, the occluder where it covers.
+def plot_points(centre: np.ndarray, fg_disp: np.ndarray, bg_disp: np.ndarray, behind: np.ndarray | None = None, azimuth: float = -70.0) -> Figure:
+    """Both layers as a point cloud over x, y and disparity: the background everywhere, the occluder where it is more than GAP nearer.
 
     Args:
         centre: 'h w c', uint8 or float in [0, 1], colours the occluder.
         fg_disp, bg_disp: 'h w' in pixels per view step.
         behind: 'h w c', colours the background, such as `see_through` gives; the centre view by default.
-        mask: 'h w' booleans, where the occluder covers; where fg_disp is more than GAP over bg_disp by default.
         azimuth: from where it is seen, in degrees.
     """
-    mask = fg_disp - bg_disp > GAP if mask is None else mask
+    mask = fg_disp - bg_disp > GAP
     fig = plt.figure(figsize=(6.5, 5), dpi=80)
     plt.close(fig)
     ax = fig.add_subplot(projection="3d")
@@ -166,7 +156,7 @@ def plot_points(centre: np.ndarray, fg_disp: np.ndarray, bg_disp: np.ndarray, be
     return fig
 
 
-def inspect_points(centre: np.ndarray, fg_disp: np.ndarray, bg_disp: np.ndarray, behind: np.ndarray | None = None, mask: np.ndarray | None = None) -> None:
+def inspect_points(centre: np.ndarray, fg_disp: np.ndarray, bg_disp: np.ndarray, behind: np.ndarray | None = None) -> None:
     """A slider over the azimuth of `plot_points`."""
     slider = IntSlider(-70, min=-180, max=180, step=10, description="azimuth", continuous_update=False)
-    explore(lambda azimuth: plot_points(centre, fg_disp, bg_disp, behind, mask, azimuth), azimuth=slider)
+    explore(lambda azimuth: plot_points(centre, fg_disp, bg_disp, behind, azimuth), azimuth=slider)

@@ -262,8 +262,7 @@ def _extend_list(file: Path, names: list[str]) -> None:
 
 def training_scenes(data_dir: str | Path) -> dict[str, Path]:
     """The scenes of a data directory that neither scene list names."""
-    held_out = {name for name in SCENE_LISTS if (Path(data_dir) / name).exists()}
-    tested = {scene for name in held_out for scene in read_scene_list(data_dir, name)}
+    tested = {scene for name in SCENE_LISTS if (Path(data_dir) / name).exists() for scene in read_scene_list(data_dir, name)}
     left = {name: path for name, path in find_scenes(data_dir).items() if name not in tested}
     if not left:
         raise FileNotFoundError(f"{data_dir}: no scene to train on, the lists name all of them; add scenes or shorten the lists")

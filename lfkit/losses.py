@@ -2,7 +2,7 @@
 
 import torch
 from einops import rearrange
-from torch import Tensor, nn, xlogy
+from torch import Tensor, nn
 
 from lfkit.disparity import disparity_levels, get_disp_distribution, inside_levels
 from lfkit.layers import least
@@ -26,7 +26,7 @@ class JensenShannon(nn.Module):
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
         pred = pred.clamp(min=1e-6)
         mean = ((pred + target) / 2).log()
-        return sum((xlogy(part, part) - part * mean).sum(-1).mean() for part in (pred, target)) / 2
+        return sum(nn.functional.kl_div(mean, part, reduction="batchmean") for part in (pred, target)) / 2
 
 
 LOG_ERROR_SCALE = 0.1  # pixels per view step from which on an error counts less than in proportion
@@ -101,7 +101,7 @@ def training_loss(outputs: tuple[Tensor, ...], fg_disp: Tensor, bg_disp: Tensor,
     target_both = (get_disp_distribution(fg_disp, max_disp, step) + target_bg) / 2
     valid_bg = inside_levels(bg_disp, max_disp, step)
     valid_both = valid_bg & inside_levels(fg_disp, max_disp, step)
-    more = [(weight, pixels) for weight, pixels in ((hidden_weight, fg_disp > bg_disp), (outline_weight, at_outlines(bg_disp))) if weight]
+    more = [(weight, chosen()) for weight, chosen in ((hidden_weight, lambda: fg_disp > bg_disp), (outline_weight, lambda: at_outlines(bg_disp))) if weight]
     def term(function, pred, target, valid):
         """The mean over the valid pixels, and again over those of them that count for more; 0 where there are none to learn from."""
         over = lambda pixels: function(pred[pixels], target[pixels]) if pixels.any() else depth_map.sum() * 0

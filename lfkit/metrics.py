@@ -113,28 +113,19 @@ def compute_scores(pred, gt, border: int = BENCHMARK_BORDER, mask=None) -> dict[
 
 # two layers and their distributions
 
-def _levels_first(distribution, size: tuple, border: int) -> torch.Tensor:
-    """The inner part of a distribution 'd h w' as float64 '1 d h w'; ValueError when it is not of the maps' size, or not finite."""
+def _counted(distribution, size: tuple, border: int, mask) -> torch.Tensor:
+    """A distribution 'd h w' at the p pixels that count, as float64 '1 d 1 p'; ValueError when it is not of the maps' size, or not finite."""
     distribution = torch.as_tensor(distribution).detach().cpu().double()
     if distribution.ndim != 3 or tuple(distribution.shape[1:]) != size:
         raise ValueError(f"the distribution has shape {tuple(distribution.shape)}, the maps {size}; pass it as 'd h w', one scene at a time")
-    inner = distribution[None, :, border:size[0] - border, border:size[1] - border]
+    rows, columns = (slice(border, extent - border) for extent in size)
+    inner = distribution[:, rows, columns]
     if not torch.isfinite(inner).all():
         raise ValueError(f"the distribution has {int((~torch.isfinite(inner)).sum())} NaN or infinite values of {inner.numel()}; look for what the network was given")
-    return inner
+    return (inner.flatten(1) if mask is None else inner[:, torch.from_numpy(np.array(mask, bool)[rows, columns])])[None, :, None]
 
 
-def _inner(disp, border: int, mask) -> tuple[np.ndarray, np.ndarray]:
-    """The inner part of a map as float64, 0 where it does not count, and which of its pixels count; errors are those of `_errors`."""
-    disp, mask = np.asarray(disp, np.float64), np.ones(np.shape(disp), bool) if mask is None else np.asarray(mask)
-    _errors(disp, np.zeros(disp.shape), border, mask)
-    inner = tuple(slice(border, size - border) for size in disp.shape)
-    chosen = mask[inner].astype(bool)
-    return np.where(chosen, disp[inner], 0.0), chosen
-
-
-def compute_peaks(both, fg_disp, bg_disp, max_disp: float = MAX_DISP, step: float = STEP, border: int = BORDER, mask=None,
-                  threshold: float = PEAK_MASS) -> tuple[float, float]:
+def compute_peaks(both, fg_disp, bg_disp, max_disp: float = MAX_DISP, step: float = STEP, border: int = BORDER, mask=None) -> tuple[float, float]:
     """How well the peaks of the two-peaked distribution stand for the two layers.
 
     A peak (see `lfkit.disparity.find_peaks`) and a layer belong together when they are at most half a step apart.
@@ -144,7 +135,6 @@ def compute_peaks(both, fg_disp, bg_disp, max_disp: float = MAX_DISP, step: floa
         fg_disp, bg_disp: 'h w' truth, in pixels per view step; mask: 'h w' booleans, the pixels that count: such as the occluder's.
         max_disp, step: the levels.
         border: pixels left out at each side.
-        threshold: least mass of a peak.
 
     Returns:
         (recall, precision) in percent: of the layers, two a pixel, those with a peak; of the peaks, those at a layer (100 where there are none).
@@ -154,9 +144,9 @@ def compute_peaks(both, fg_disp, bg_disp, max_disp: float = MAX_DISP, step: floa
     """
     if np.shape(fg_disp) != np.shape(bg_disp):
         raise ValueError(f"fg_disp and bg_disp differ in shape: {np.shape(fg_disp)} and {np.shape(bg_disp)}; pass both as 'h w'")
-    (front, chosen), (back, _) = (_inner(disp, border, mask) for disp in (fg_disp, bg_disp))
-    is_peak, disps = (x[0].numpy()[:, chosen] for x in find_peaks(_levels_first(both, np.shape(fg_disp), border), max_disp, step, threshold))
-    near = np.stack([np.abs(disps - layer[chosen]) <= PEAK_REACH * step + 1e-9 for layer in (front, back)])  # layer level pixel
+    layers = [_errors(disp, np.zeros(np.shape(disp)), border, mask).ravel() for disp in (fg_disp, bg_disp)]
+    is_peak, disps = (x[0, :, 0].numpy() for x in find_peaks(_counted(both, np.shape(fg_disp), border, mask), max_disp, step, PEAK_MASS))
+    near = np.stack([np.abs(disps - layer) <= PEAK_REACH * step + 1e-9 for layer in layers])  # layer level pixel
     found, right = (near & is_peak).any(1), near.any(0)[is_peak]
     return float(100 * found.mean()), float(100 * right.mean()) if right.size else 100.0
 
@@ -175,15 +165,15 @@ def compute_nll(distribution, gt, max_disp: float = MAX_DISP, step: float = STEP
     Raises:
         ValueError: when shapes differ, or no pixel is left.
     """
-    truth, chosen = _inner(gt, border, mask)
-    probabilities = _levels_first(distribution, np.shape(gt), border)
-    chosen = chosen & inside_levels(truth, max_disp, step)
-    if not chosen.any():
+    truth = _errors(gt, np.zeros(np.shape(gt)), border, mask).ravel()
+    probabilities = _counted(distribution, np.shape(gt), border, mask)
+    inside = inside_levels(truth, max_disp, step)
+    if not inside.any():
         raise ValueError(f"no true disparity lies within the levels, -{max_disp:g} to {max_disp:g}; pass the max_disp that the distribution has")
-    hats = get_disp_distribution(truth[None], max_disp, step).double()
+    hats = get_disp_distribution(truth[None, None], max_disp, step).double()
     if hats.shape != probabilities.shape:
         raise ValueError(f"the distribution has {probabilities.shape[1]} levels, expected {hats.shape[1]}; pass the max_disp and step that it has")
-    density = (hats * probabilities).sum(1)[0].numpy()[chosen] / step
+    density = (hats * probabilities).sum(1)[0, 0].numpy()[inside] / step
     return float(-np.log(np.maximum(density, LEAST_DENSITY)).mean())
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from lfkit.disparity import MAX_DISP, STEP, disparity_levels, on_levels
 from lfkit.equations import GRADIENT_FLOOR, block_equations, normal_equations, plane_fit, trusted, window_correction
 from lfkit.evidence import RIVAL_FEATURES, ViewEvidence, block_sums, competition, detail, log_score
-from lfkit.layers import ChannelNorm, Hourglass, ImageBlock, LevelBlock, bilateral, in_full, least, pointwise, window_mean
+from lfkit.layers import ChannelNorm, Hourglass, ImageBlock, LevelBlock, bilateral, in_full, least, pointwise, sum_blocks, window_mean
 from lfkit.rims import with_rims
 from lfkit.sweep import ViewSweep, look_closer
 
@@ -333,7 +333,7 @@ class DeoccNet(nn.Module):
         sweep = ViewSweep(torch.cat([x, torch.ones_like(x[:, :, :1]), detail(x)[:, :, None]], 2), self.max_disp, spacing)
         evidence, rivals = [], []
         for disp in self.candidates:
-            sums = sweep.sums(disp, self.evidence.members)  # of RGB, ones, squares of RGB, detail, its squares
+            sums = sum_blocks([*sweep.shifted(disp)], self.evidence.members)  # of RGB, ones, squares of RGB, detail, its squares
             seen, variances = self.evidence(sums[:, :, :5], centre)
             evidence.append(seen)
             rivals.append(torch.cat([variances, self.evidence.detail(torch.stack([sums[:, :, k] for k in (5, 3, 6)], 2))], 1))

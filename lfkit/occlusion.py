@@ -4,8 +4,7 @@ Source: mask embedding, DeOccNet (WACV 2020), section 3.2; here the occluders ar
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -95,17 +94,6 @@ def occluder_supports(masks: Sequence[torch.Tensor] = ()) -> tuple[Callable, ...
     return tuple(partial(mask_support, picture) for picture in masks) or tuple(OCCLUDERS.values())
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Sums in one order: more threads would round otherwise, and a loader's workers have one each."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 def embed_occluders(lf: np.ndarray, bg_disp: np.ndarray, rng: np.random.Generator, max_disp: float = MAX_DISP,
                     supports: Sequence[Callable] | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Puts one to three occluders in front of a clean scene.
@@ -137,7 +125,9 @@ def embed_occluders(lf: np.ndarray, bg_disp: np.ndarray, rng: np.random.Generato
     low, full = (float(np.quantile(bg_disp, part)) for part in FRONT)
     if low > room:
         return lf, np.zeros((h, w), bool), bg_disp
-    with _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # sums in one order: more threads would round otherwise, and a loader's workers have one each
+    try:
         canvas = Canvas(max(h, w), math.ceil(c * max_disp) + 1, torch.Generator().manual_seed(int(rng.integers(1 << 62))), torch.device("cpu"))
         front = min(canvas.choose([full, canvas.uniform(low, full)]), room)
         sheets = make_occluders(canvas, front + MIN_GAP, high, supports or occluder_supports())
@@ -146,6 +136,8 @@ def embed_occluders(lf: np.ndarray, bg_disp: np.ndarray, rng: np.random.Generato
         fg_disp, _ = nearest(canvas, sheets, i, j)
         mask = fg_disp > truth
         out = _before(torch.from_numpy(np.ascontiguousarray(lf)), splat(truth, views_num, front, SPLAT_REACH), canvas, sheets, i[None], j[None])
+    finally:
+        torch.set_num_threads(threads)
     return out.numpy(), mask.numpy(), torch.where(mask, fg_disp, truth).numpy()
 
 

@@ -64,17 +64,20 @@ def make_run_dir(args: Namespace) -> tuple[Path, str]:
     raise ValueError(f"{args.log_dir}: 999 runs in one minute; pass another --log_dir")
 
 
-_claimed: dict[Path, object] = {}  # lock files, which stay open: a process gives up its locks when it closes them
+_claimed: dict[Path, list] = {}  # lock files, which stay open, as a process gives up its locks when it closes them; and by how many runs of this process they are held
 
 
 def claim_run(log_path: Path) -> None:
-    """Takes a run's directory for this process, until `release_run`; does nothing where files can't be locked.
+    """Takes a run's directory for this process, until as many `release_run`; does nothing where files can't be locked.
 
     Raises:
         ValueError: when another process has taken it.
     """
     path = log_path.resolve() / ".lock"
-    if fcntl is None or path in _claimed:
+    if fcntl is None:
+        return
+    if path in _claimed:
+        _claimed[path][1] += 1
         return
     file = open(path, "w")
     try:
@@ -84,29 +87,32 @@ def claim_run(log_path: Path) -> None:
         raise ValueError(f"{log_path}: another process is training in it; wait until it ends, or start a run of another --model_msg") from error
     except OSError:  # a file system without locks
         pass
-    _claimed[path] = file
+    _claimed[path] = [file, 1]
 
 
 def release_run(log_path: Path) -> None:
     """Leaves a run's directory to other processes."""
-    if lock := _claimed.pop(log_path.resolve() / ".lock", None):
-        lock.close()
+    path = log_path.resolve() / ".lock"
+    if path in _claimed:
+        _claimed[path][1] -= 1
+        if not _claimed[path][1]:
+            _claimed.pop(path)[0].close()
 
 
 def discard_run(log_path: Path) -> None:
     """Takes away a new run's directory with its log file: a run that never started leaves nothing."""
     close_logging()
-    release_run(log_path)
     for file in (*log_path.glob("*.log"), *log_path.glob(".lock")):
         file.unlink()
     log_path.rmdir()
 
 
-def git_commit(folder: Path) -> str | None:
-    """The commit of the folder's repository, with "+" behind it where files differ from it; None outside a repository."""
-    words = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
+def git_commit(file: Path) -> str | None:
+    """The commit of the repository that keeps this file, with "+" behind it where files differ from it; None where none does."""
+    git = lambda *words: subprocess.run(["git", "-C", str(file.parent), *words], capture_output=True, text=True, check=True).stdout.strip()
     try:
-        return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+        git("ls-files", "--error-unmatch", file.name)
+        return git("describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*")
     except (OSError, subprocess.CalledProcessError):
         return None
 
@@ -121,7 +127,7 @@ def environment(device: torch.device) -> dict:
             versions[name] = None
     cuda = device.type == "cuda"
     return {"started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "command": shlex.join(sys.argv), "folder": os.getcwd(),
-            "python": platform.python_version(), "platform": platform.platform(), "versions": versions, "git_commit": git_commit(Path(__file__).parent), "device": str(device),
+            "python": platform.python_version(), "platform": platform.platform(), "versions": versions, "git_commit": git_commit(Path(__file__)), "device": str(device),
             "device_name": torch.cuda.get_device_name(device) if cuda else platform.processor() or platform.machine(),
             "cuda": torch.version.cuda if cuda else None, "threads": torch.get_num_threads(), "processes": world()}
 
@@ -139,6 +145,7 @@ def describe_start(log_path: Path, args: Namespace, device: torch.device, epoch:
         starts = json.loads(file.read_text())
     except (FileNotFoundError, ValueError):
         starts = []
+    starts = starts if isinstance(starts, list) else []
     write_json(file, [*starts, {"epoch": epoch, **environment(device)}])
 
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from einops import rearrange
 
 from lfkit.layers import least
-from lfkit.lightfield import as_float, check_image, check_map, check_views
+from lfkit.lightfield import as_float, check_map, check_views
 
 GAP = 0.5        # pixels per view step; a surface that much nearer than the background is in its way, one less near is its own slant or noise
 MARGIN = 1       # pixels around an occluder that are not trusted: its soft edge, and what bilinear reading mixes in
@@ -47,8 +47,7 @@ def splat(disp: torch.Tensor, views_num: int, above: float = -math.inf, reach: f
     return out.reshape(views_num, views_num, h, w)
 
 
-def _gather_rays(views: torch.Tensor, surfaces: torch.Tensor, y: torch.Tensor, x: torch.Tensor, disp: torch.Tensor,
-                 gap: float) -> tuple[torch.Tensor, torch.Tensor]:
+def _gather_rays(views: torch.Tensor, surfaces: torch.Tensor, y: torch.Tensor, x: torch.Tensor, disp: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The colours 'n p c' that n views have for p points, and which of those rays are free, 'n p'."""
     n, (h, w) = len(views), views.shape[-2:]
     side = math.isqrt(n)
@@ -60,7 +59,7 @@ def _gather_rays(views: torch.Tensor, surfaces: torch.Tensor, y: torch.Tensor, x
     colours = F.grid_sample(views, grid, padding_mode="border", align_corners=False)[:, :, 0]
     near_y, near_x = row.round().long().clamp(0, h - 1), col.round().long().clamp(0, w - 1)
     in_the_way = surfaces[torch.arange(n)[:, None], near_y, near_x]
-    return rearrange(colours, "n c p -> n p c"), inside & (in_the_way <= disp + gap)
+    return rearrange(colours, "n c p -> n p c"), inside & (in_the_way <= disp + GAP)
 
 
 def _robust_mean(colours: torch.Tensor, free: torch.Tensor) -> torch.Tensor:
@@ -72,7 +71,7 @@ def _robust_mean(colours: torch.Tensor, free: torch.Tensor) -> torch.Tensor:
     return torch.where((count > 0)[:, None], mean, median)
 
 
-def see_through(lf: np.ndarray, bg_disp: np.ndarray, fg_disp: np.ndarray, mask: np.ndarray | None = None, gap: float = GAP,
+def see_through(lf: np.ndarray, bg_disp: np.ndarray, fg_disp: np.ndarray, mask: np.ndarray | None = None,
                 margin: int = MARGIN) -> tuple[np.ndarray, np.ndarray]:
     """The centre view without its occluder.
 
@@ -82,8 +81,7 @@ def see_through(lf: np.ndarray, bg_disp: np.ndarray, fg_disp: np.ndarray, mask: 
         lf: 'u v h w c', uint8 or float in [0, 1].
         bg_disp: 'h w', the background's disparity in pixels per view step, such as the network's depth_map.
         fg_disp: 'h w', that of the first surface, such as `lfkit.nearest_peak` of its depDistT.
-        mask: 'h w' booleans, where the occluder covers the centre view; where fg_disp is more than gap over bg_disp by default.
-        gap: pixels per view step that a surface is nearer than what it hides.
+        mask: 'h w' booleans, where the occluder covers the centre view; where fg_disp is more than GAP over bg_disp by default.
         margin: pixels around the occluder, in every view, that are not trusted.
 
     Returns:
@@ -94,14 +92,13 @@ def see_through(lf: np.ndarray, bg_disp: np.ndarray, fg_disp: np.ndarray, mask: 
         ValueError: when lf is no light field or holds floats outside [0, 1], the maps are not of the views' size or hold a NaN, or margin is negative.
     """
     check_views(lf, "lf")
-    check_image(lf, "lf")
     if margin < 0:
         raise ValueError(f"margin must be 0 or more pixels: got {margin}")
     size, views_num = tuple(lf.shape[2:4]), lf.shape[0]
     for name, part in {"bg_disp": bg_disp, "fg_disp": fg_disp, "mask": mask}.items():
         if part is not None:
             check_map(part, size, name)
-    mask = fg_disp - bg_disp > gap if mask is None else np.asarray(mask, bool)
+    mask = fg_disp - bg_disp > GAP if mask is None else np.asarray(mask, bool)
     back, front, cover = (torch.from_numpy(np.array(part, np.float32)) for part in (bg_disp, fg_disp, mask))
     out, rays = np.array(as_float(lf[views_num // 2, views_num // 2])), np.ones(size, np.int32)
     if not mask.any():
@@ -111,7 +108,7 @@ def see_through(lf: np.ndarray, bg_disp: np.ndarray, fg_disp: np.ndarray, mask: 
     views = torch.tensor(as_float(rearrange(lf, "u v h w c -> (u v) c h w")))
     ys, xs = torch.nonzero(-least(-cover, margin), as_tuple=True)
     for y, x in zip(ys.split(CHUNK), xs.split(CHUNK)):
-        colours, free = _gather_rays(views, surfaces, y.float(), x.float(), back[y, x], gap)
+        colours, free = _gather_rays(views, surfaces, y.float(), x.float(), back[y, x])
         count, at = free.sum(0), (y.numpy(), x.numpy())  # an array takes a tensor of one place for a number
         out[at] = _robust_mean(colours, free | (count == 0)).numpy()
         rays[at] = count.int().numpy()

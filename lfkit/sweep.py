@@ -4,27 +4,20 @@ import math
 from collections.abc import Iterator
 from functools import cache
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange, reduce
 
-from lfkit.layers import sum_blocks
-
-CUBIC = -0.5    # Keys' cubic convolution kernel (a = -1/2, IEEE TASSP 29(6), 1981): sub-pixel shifts with little blur
-
 
 def cubic_weights(fraction: float) -> list[float]:
-    """The four taps that read a signal `fraction` of a sample after tap 1; they sum to 1.
+    """The four taps that read a signal `fraction` of a sample after tap 1; they sum to 1. Keys' cubic convolution, a = -1/2 (IEEE TASSP 29(6), 1981): little blur.
 
     >>> cubic_weights(0.0)
     [0.0, 1.0, 0.0, 0.0]
     """
-    def kernel(t):
-        t = abs(t)
-        if t <= 1:
-            return (CUBIC + 2) * t**3 - (CUBIC + 3) * t**2 + 1
-        return CUBIC * (t**3 - 5 * t**2 + 8 * t - 4) if t < 2 else 0.0
-    return [kernel(fraction - tap) + 0.0 for tap in (-1, 0, 1, 2)]
+    t, square, cube = fraction, fraction**2, fraction**3
+    return [(2 * square - t - cube) / 2, (2 - 5 * square + 3 * cube) / 2, (t + 4 * square - 3 * cube) / 2, (cube - square) / 2]
 
 
 @cache
@@ -33,15 +26,11 @@ def even_weights(fraction: float) -> list[float]:
 
     Reading between samples smooths the noise, and would make every second candidate look the better one.
     """
-    taps, target = cubic_weights(fraction), sum(w * w for w in cubic_weights(0.5))
-    def smoothed(a):
-        padded = [0.0, 0.0, *taps, 0.0, 0.0]
-        return [a * padded[k] + (1 - 2 * a) * padded[k + 1] + a * padded[k + 2] for k in range(6)]
-    low, high = 0.0, 0.25  # the energy falls between them
-    for _ in range(40):
-        middle = (low + high) / 2
-        low, high = (middle, high) if sum(w * w for w in smoothed(middle)) > target else (low, middle)
-    return smoothed(low)
+    taps, target = cubic_weights(fraction), np.square(cubic_weights(0.5)).sum()
+    own, bend = np.pad(taps, 1), np.convolve(taps, [1, -2, 1])  # the taps are own + a bend, and their energy a parabola in a
+    square, cross = bend @ bend, own @ bend
+    a = (-cross - math.sqrt(max(cross**2 - square * (own @ own - target), 0.0))) / square
+    return (own + a * bend).tolist()
 
 
 def interpolate_axis(x: torch.Tensor, taps: list[float], axis: int) -> torch.Tensor:
@@ -102,10 +91,6 @@ class ViewSweep:
             view = self._version(n, centre - u, centre - v, round(dy - y, 6), round(dx - x, 6))
             y, x = y + self._pad(centre - u), x + self._pad(centre - v)
             yield view[:, :, y:y + self.height, x:x + self.width]
-
-    def sums(self, disp: float, members: list[list[int]]) -> torch.Tensor:
-        """The shifted views summed over blocks, as `sum_blocks` has it."""
-        return sum_blocks([*self.shifted(disp)], members)
 
 
 def look_closer(x: torch.Tensor, disp: torch.Tensor, at: tuple[torch.Tensor, torch.Tensor] | None = None) -> tuple[torch.Tensor, torch.Tensor]:

@@ -336,15 +336,18 @@ def test_a_run_goes_on_without_what_it_started_from(args, tmp_path):
 
 
 def test_a_run_is_left_to_other_processes_when_it_ends(args):
-    args.epoch = 1
+    args.epoch = 2
     take = "import sys; from pathlib import Path; from lfkit.rundir import claim_run; claim_run(Path(sys.argv[1]))"
     other = lambda path: subprocess.run([sys.executable, "-c", take, str(path)], capture_output=True, text=True, check=False)
     reports = lfkit.fit(args)
     run = next(reports)["log_path"]
     assert "another process is training in it" in other(run).stderr
+    args.resume, again = "auto", lfkit.fit(args)
+    next(again)
     reports.close()  # as a loop that is left does
+    assert "another process is training in it" in other(run).stderr  # a second one of this process goes on in it
+    again.close()
     assert other(run).returncode == 0
-    args.resume = "auto"
     assert list(lfkit.fit(args))[-1]["log_path"] == run and other(run).returncode == 0
 
 

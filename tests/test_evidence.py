@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from lfkit.evidence import ViewEvidence, block_starts, block_sums, competition, detail, steep_means
+from lfkit.layers import sum_blocks
 from lfkit.sweep import ViewSweep
 
 
@@ -82,7 +83,7 @@ def test_block_sums_of_the_sweep_are_those_of_its_views(views_num, disp):
     starts = block_starts(views_num)
     grid = views.reshape(2, views_num, views_num, 5, 20, 14)
     expected = torch.stack([grid[:, u:u + 3, v:v + 3].sum((1, 2)) for u in starts for v in starts], 1)
-    ours = sweep.sums(disp, evidence.members)
+    ours = sum_blocks([*sweep.shifted(disp)], evidence.members)
     assert torch.allclose(ours, expected, atol=1e-4) and torch.allclose(views[:, :, 4], views[:, :, :3].square().sum(2))
     assert torch.allclose(block_sums(views[:, :, :3], views[:, :, 3], evidence.members), expected, atol=1e-4)
 

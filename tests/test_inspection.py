@@ -51,6 +51,16 @@ def test_a_click_shows_the_distribution_there(shown):
     assert heights(shown[-1][1]) == pytest.approx(both[:, 4, 1])
 
 
+@pytest.mark.parametrize("row", [0, 7, 23, 30, 31])
+def test_the_strip_above_an_epipolar_slice_has_its_rows_where_the_axis_says(row):
+    """Each row of a picture whose rows differ in grey lies at its own y, near the picture's ends too."""
+    lf = np.broadcast_to(np.linspace(0, 1, 32, dtype=np.float32)[:, None, None], (3, 3, 32, 32, 3))
+    image = plot_epipolar(lf, row, {}).axes[0].images[0]
+    left, right, bottom, top = image.get_extent()
+    assert (bottom - top, right - left) == image.get_array().shape[:2]
+    assert np.allclose(image.get_array()[:, 0, 0], lf[1, 1, int(top + 0.5):int(bottom + 0.5), 0, 0])
+
+
 def test_a_right_slope_follows_the_slice(scene):
     fig = plot_epipolar(torch.from_numpy(scene.lf), 7, {"true": torch.from_numpy(scene.bg_disp), "none": 0 * scene.bg_disp})
     lines = fig.axes[1].lines

@@ -53,17 +53,19 @@ def test_the_environment_is_written_once_a_start(args):
 
 
 def test_the_commit_and_whether_files_differ_from_it(tmp_path):
-    assert git_commit(tmp_path) is None
+    file = tmp_path / "a"
+    assert git_commit(file) is None
     def git(*words):
         command = ["git", "-C", tmp_path, "-c", "user.name=n", "-c", "user.email=e@x", *words]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     git("init")
-    (tmp_path / "a").write_text("1")
+    file.write_text("1")
+    assert git_commit(file) is None  # lfkit may be installed in a folder that another project's repository ignores
     git("add", "a")
     git("commit", "-m", "m")
-    assert git_commit(tmp_path) == git("rev-parse", "HEAD")
-    (tmp_path / "a").write_text("2")
-    assert git_commit(tmp_path) == git("rev-parse", "HEAD") + "+"
+    assert git_commit(file) == git("rev-parse", "HEAD")
+    file.write_text("2")
+    assert git_commit(file) == git("rev-parse", "HEAD") + "+"
 
 
 def test_curves_as_csv(tmp_path):
