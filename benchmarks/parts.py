@@ -2,7 +2,7 @@
 
     python benchmarks/parts.py [SCENE ...] [--seeds 8] [--first 5000] [--weights FILE]
 
-Scenes go through the network whole. MSEx100 / BadPix 0.07, 15 pixels from the sides, of each scene, and the mean over procedural ones of 160 x 160; behind it MSEx100 inside the occluder's mask. The
+Scenes go through the network whole. MSEx100 / BadPix 0.07, 15 pixels from the sides, of each scene (of more than four, of their mean), and the mean over procedural ones of 160 x 160; behind it MSEx100 inside the occluder's mask. The
 weights were trained with all looks: without one, those after it are given what they do not know.
 """
 
@@ -48,6 +48,7 @@ LEFT_OUT = {  # what takes the place of each part
     "all closer looks": lambda: patch.object(CloserLook, "forward", lambda look, equations, evidence, context, features, disp, *others: (disp, features)),
     "the second look": lambda: patch.object(SecondLook, "forward", lambda look, evidence, context, candidates, *others: (candidates[:, 0], second(look, evidence, context, candidates, *others)[1])),
 }
+COLUMNS = 4  # for the given scenes, of more only the mean has one
 ALONE = "all but the first look"  # which is then the map
 
 
@@ -75,8 +76,10 @@ def main() -> None:
     args = parser.parse_args()
     model = lfkit.load_model(args.weights)[0]
     groups = {path: [load_scene(path)] for path in args.scenes}
+    if len(groups) > COLUMNS:
+        groups = {f"given, mean of {len(groups)}": sum(groups.values(), [])}
     if args.seeds:
-        groups["procedural"] = [synthesize(seed, SIZE) for seed in range(args.first, args.first + args.seeds)]
+        groups[f"procedural, mean of {args.seeds}"] = [synthesize(seed, SIZE) for seed in range(args.first, args.first + args.seeds)]
     print("| left out |" + "".join(f" {name} |" for name in groups), "|" + "---|" * (1 + len(groups)), sep="\n")
     for part in (*LEFT_OUT, ALONE):
         with without(part):

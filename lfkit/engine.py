@@ -216,7 +216,7 @@ def train_epoch(args: Namespace, model: nn.Module, criterion: Callable, criterio
     means = {name: total / crops for name, total in totals.items()}
     seconds = time.perf_counter() - start
     report = {"epoch": epoch, "lr": lr, "load_time": load_time, "time": seconds, "crops": crops, "crops_per_second": crops / seconds, **means}
-    logger.info("Training epoch %d, lr %.2e, load %.2f s, time %.2f s (%.1f crops/s), loss %.6f (T %.6f, S %.6f, disparity %.6f px), "
+    logger.info("Training epoch %d, lr %.2e, load %.2f s, time %.2f s (%.1f crops/s), loss %.6f (T %.6f, S %.6f, disparity %.6f), "
                 "MSE x100 %.4f px^2, outside the levels %.2f %%", epoch, lr, load_time, seconds, report["crops_per_second"],
                 *(means[k] for k in ("loss", "loss1", "loss2", "loss3")), 100 * means["mse"], means["out_of_range"])
     return report

@@ -162,7 +162,7 @@ def test_a_folder_that_may_only_be_read_has_a_way_out(monkeypatch, capsys):
 def test_too_large_a_scene_to_draw_is_one_sentence(tmp_path, capsys):
     """The first allocation is of a million gigabytes, and fails at once."""
     assert main(["synth", "--out", str(tmp_path / "o"), "--scenes", "2", "--size", "32", "--max_disp", "1e6"]) == 1
-    assert re.fullmatch(r"lfkit: out of memory \(.*\); try less of what makes it large, such as --size, --max_disp or --views_num\n", capsys.readouterr().err.rpartition("\r")[2])
+    assert re.fullmatch(r"lfkit: out of memory \(.*\); try less of what makes it large, such as --size, --channels, --max_disp or --views_num\n", capsys.readouterr().err.rpartition("\r")[2])
 
 
 def test_an_error_that_no_scene_has_loses_no_score(trained, tmp_path, monkeypatch, capsys):
