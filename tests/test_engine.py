@@ -26,6 +26,16 @@ def epoch(args, model, optimizer, scheduler, number=0, criterion=None):
     return lfkit.train_epoch(args, model, criterion or nn.L1Loss(), nn.L1Loss(), optimizer, scheduler, number, WEIGHTS, CPU)
 
 
+@pytest.mark.parametrize("name", ["hidden_weight", "outline_weight"])
+def test_what_counts_for_more_does_so_in_training(args, name):
+    losses = []
+    for weight in (0.0, 1.0, 2.0):
+        setattr(args, name, weight)
+        torch.manual_seed(0)
+        losses.append(epoch(args, *lfkit.build(args, CPU))["loss3"])
+    assert losses[1] > losses[0] + 0.01 and losses[2] > losses[1] + 0.01
+
+
 def test_jolts_are_asked_for(args):
     assert lfkit.build(args, CPU)[0].jolt == 0
     args.jolt = 0.25

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from lfkit import get_disp_distribution, training_loss
-from lfkit.losses import CRITERIA, DISP_CRITERIA, EARLIER_WEIGHT, DistributionCrossEntropy, JensenShannon, L1Huber, LogError, at_outlines
+from lfkit.losses import CRITERIA, DISP_CRITERIA, EARLIER_WEIGHT, DistributionCrossEntropy, L1Huber, LogError, at_outlines
 
 WEIGHTS = {"loss1_weight": 1.0, "loss2_weight": 10.0, "loss3_weight": 100.0}
 
@@ -89,7 +89,7 @@ def test_cross_entropy_is_least_at_the_target():
 def test_jensen_shannon_by_hand_and_at_its_bounds():
     p, q = torch.tensor([[0.5, 0.25, 0.25], [1.0, 0.0, 0.0]], dtype=torch.float64), torch.tensor([[0.25, 0.25, 0.5], [0.0, 0.5, 0.5]], dtype=torch.float64)
     by_hand = (0.5 * np.log(0.5 / 0.375) + 0.25 * np.log(0.25 / 0.375)) / 2 * 2  # both halves are alike
-    criterion = JensenShannon()
+    criterion = CRITERIA["js"]()
     assert float(criterion(p[:1], q[:1])) == pytest.approx(by_hand, rel=1e-6)
     assert float(criterion(p, q)) == pytest.approx((by_hand + np.log(2)) / 2, rel=1e-4)  # nothing in common: log 2
     assert float(criterion(p, p)) == pytest.approx(0, abs=1e-5)

@@ -60,12 +60,13 @@ def test_the_commit_and_whether_files_differ_from_it(tmp_path):
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     git("init")
     file.write_text("1")
-    assert git_commit(file) is None  # lfkit may be installed in a folder that another project's repository ignores
     git("add", "a")
     git("commit", "-m", "m")
     assert git_commit(file) == git("rev-parse", "HEAD")
     file.write_text("2")
     assert git_commit(file) == git("rev-parse", "HEAD") + "+"
+    (tmp_path / "b").write_text("1")
+    assert git_commit(tmp_path / "b") is None  # lfkit may be installed in a folder that another project's repository ignores
 
 
 def test_curves_as_csv(tmp_path):
