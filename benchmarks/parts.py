@@ -2,7 +2,7 @@
 
     python benchmarks/parts.py [SCENE ...] [--seeds 8] [--first 5000] [--weights FILE]
 
-Scenes go through the network whole. MSEx100 / BadPix 0.07, 15 pixels from the sides, of each scene (of more than four, of their mean), and the mean over procedural ones of 160 x 160; behind it MSEx100 inside the occluder's mask. The
+MSEx100 / BadPix 0.07, 15 pixels from the sides, of each scene (of more than four, of their mean), and the mean over procedural ones of 160 x 160; behind it MSEx100 inside the occluder's mask. The
 weights were trained with all looks: without one, those after it are given what they do not know.
 """
 
@@ -13,7 +13,6 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from einops import rearrange
 from looks import SIZE, cells
 
 import lfkit
@@ -22,7 +21,7 @@ from lfkit.checkpoint import WEIGHTS
 from lfkit.config import whole
 from lfkit.faults import one_sentence
 from lfkit.layers import Hourglass
-from lfkit.lightfield import Scene, as_float, load_scene
+from lfkit.lightfield import Scene, load_scene
 from lfkit.model import CloserLook, DeoccNet, OutlineLook, SecondLook
 from lfkit.synthetic import synthesize
 from lfkit.tables import score_scene
@@ -61,10 +60,9 @@ def without(part: str) -> Iterator[None]:
         yield
 
 
-@torch.inference_mode()
 def disparity(model: DeoccNet, scene: Scene) -> np.ndarray:
     """The background's disparity map, 'h w'."""
-    return model(rearrange(torch.from_numpy(as_float(scene.lf)), "u v h w c -> 1 (u v) c h w"))[2][0].numpy()
+    return lfkit.predict_scene(scene.lf, model, torch.device("cpu"), progress=False)[2].numpy()
 
 
 def main() -> None:

@@ -20,8 +20,9 @@ from lfkit.losses import CRITERIA, DISP_CRITERIA, training_loss
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-
 WEIGHTS = {"loss1_weight": 1.0, "loss2_weight": 1.0, "loss3_weight": 2.0}
+
+
 def make_network(name: str, width: int, seed: int, args: argparse.Namespace) -> torch.nn.Module:
     """One of the two, with random weights."""
     from baselines import EpinetPosterior

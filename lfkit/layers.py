@@ -62,6 +62,11 @@ def least(x: torch.Tensor, reach: int) -> torch.Tensor:
     return fold(lambda part, axis: along_axis(part, axis, reach, torch.minimum, torch.inf), (-2, -1), x)
 
 
+def extremes(disp: torch.Tensor, reach: int) -> torch.Tensor:
+    """The least and the greatest of 'b h w' within `reach` pixels along rows and columns, 'b 2 h w'."""
+    return torch.stack([least(disp, reach), -least(-disp, reach)], 1)
+
+
 @in_full
 def bilateral(x: torch.Tensor, reach: int, spread: float, alike: float) -> torch.Tensor:
     """'b h w' averaged over those of each value's neighbours that are like it, by a bilateral filter: differences of a few times `alike` stay as sharp as they are.

@@ -5,7 +5,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from lfkit.disparity import disparity_levels, get_disp_distribution, inside_levels
-from lfkit.layers import least
+from lfkit.layers import extremes
 
 WEIGHT_NAMES = ("loss1_weight", "loss2_weight", "loss3_weight")
 
@@ -61,7 +61,7 @@ OUTLINE_JUMP = 0.5  # pixels per view step: what differs by more, from one pixel
 
 def at_outlines(disp: Tensor) -> Tensor:
     """Which pixels of 'b h w' lie at an outline: among themselves and the eight around them disparities differ by more than OUTLINE_JUMP."""
-    return -least(-disp, 1) - least(disp, 1) > OUTLINE_JUMP
+    return extremes(disp, 1).diff(dim=1)[:, 0] > OUTLINE_JUMP
 
 
 def training_loss(outputs: tuple[Tensor, ...], fg_disp: Tensor, bg_disp: Tensor, criterion: nn.Module,

@@ -12,7 +12,7 @@ from torch import nn
 from lfkit.disparity import MAX_DISP, STEP, disparity_levels, on_levels
 from lfkit.equations import GRADIENT_FLOOR, block_equations, normal_equations, plane_fit, trusted, window_correction
 from lfkit.evidence import RIVAL_FEATURES, ViewEvidence, block_sums, competition, detail, log_score
-from lfkit.layers import ChannelNorm, Hourglass, ImageBlock, LevelBlock, bilateral, in_full, least, pointwise, sum_blocks, window_mean
+from lfkit.layers import ChannelNorm, Hourglass, ImageBlock, LevelBlock, bilateral, extremes, in_full, pointwise, sum_blocks, window_mean
 from lfkit.rims import with_rims
 from lfkit.sweep import ViewSweep, look_closer
 
@@ -65,11 +65,6 @@ def mix(disp: torch.Tensor, mixing: torch.Tensor) -> torch.Tensor:
     around = F.unfold(F.pad(disp[:, None], [MIX_REACH] * 4, mode="replicate"), 3, dilation=MIX_REACH)
     weights = torch.cat([mixing[:, :4], mixing[:, 4:5] + OWN_WEIGHT, mixing[:, 5:]], 1).softmax(1)
     return reduce(weights * rearrange(around, "b k (h w) -> b k h w", h=disp.shape[-2]), "b k h w -> b h w", "sum")
-
-
-def extremes(disp: torch.Tensor, reach: int) -> torch.Tensor:
-    """The least and the greatest of 'b h w' within `reach` pixels along rows and columns, 'b 2 h w'."""
-    return torch.stack([least(disp, reach), -least(-disp, reach)], 1)
 
 
 def jolts(disp: torch.Tensor, share: float) -> torch.Tensor:

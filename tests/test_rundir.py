@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import lfkit
-from lfkit.rundir import git_commit, make_run_dir, write_curves
+from lfkit.rundir import describe_start, git_commit, make_run_dir, write_curves
 
 
 def test_a_log_directory_that_links_to_nothing(args, tmp_path):
@@ -39,6 +39,14 @@ def test_what_makes_a_run_go_on_with_another_is_not_repeated(args, tmp_path):
 def test_no_such_file_of_arguments():
     with pytest.raises(ValueError, match="none.json"):
         lfkit.get_parser(["@none.json"])
+
+
+@pytest.mark.parametrize("text", ["{}", '{"epoch": 0}', "cut sh", "3"])
+def test_an_environment_that_is_no_list_is_begun_anew(tmp_path, text):
+    (tmp_path / "environment.json").write_text(text)
+    for epoch in (4, 5):
+        describe_start(tmp_path, lfkit.get_parser(), torch.device("cpu"), epoch)
+    assert [start["epoch"] for start in json.loads((tmp_path / "environment.json").read_text())] == [4, 5]
 
 
 def test_the_environment_is_written_once_a_start(args):
