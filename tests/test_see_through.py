@@ -153,3 +153,11 @@ def test_no_ray_passes_the_cracks_of_a_stretched_occluder():
     front = 1 + 0.4 * np.tile(np.arange(16, dtype=np.float32), (16, 1))
     _, rays = lfkit.see_through(np.zeros((3, 3, 16, 16, 3), np.float32), np.zeros((16, 16), np.float32), front, margin=0)
     assert not rays[:, 4:-4].any()
+
+
+def test_what_is_a_little_nearer_than_the_background_covers_nothing():
+    """By default; of two patches before a wall at 0, the one 0.4 px nearer is the wall's own noise, the one 0.6 px nearer is in its way."""
+    lf, fg = np.random.default_rng(0).random((3, 3, 24, 24, 3)).astype(np.float32), np.zeros((24, 24), np.float32)
+    fg[4:8, 4:20], fg[14:18, 4:20] = 0.4, 0.6
+    image, _ = see_through(lf, np.zeros_like(fg), fg, margin=0)
+    assert np.array_equal((image != lf[1, 1]).any(-1), fg == np.float32(0.6))
