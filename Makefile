@@ -27,7 +27,7 @@ demo: runs/demo/.done
 	@echo "executed notebooks, checkpoint and pictures: runs/demo"; cat runs/demo/table.txt
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest --doctest-modules lfkit tests
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal --doctest-modules lfkit tests
 	$(BIN)/python -m pytest --nbval-lax --nbval-current-env notebooks
 
 lab: $(VENV)/.installed

@@ -43,7 +43,7 @@ def at_phase(x, phase, other, mod=8):
     (5, lambda x: shifted(pooled(x, 4), 0, 2)),                  # at the second phase alone; 4 at the first
     *((far, lambda x, phase=phase, far=far: at_phase(x, phase, shifted(x, 0, far))) for phase in range(8) for far in (2, 9, 60)),
     (4, lambda x: {"a": [x[..., :1, :, :]], "b": (F.max_pool2d(x, 9, 1, 4), x.detach())}),
-], ids=str)
+])
 def test_radii_known_by_hand(expected, net):
     assert radius_of(net) == expected
 
