@@ -204,7 +204,7 @@ def synth(args: argparse.Namespace) -> None:
     others, usual = len(find_scenes(args.out)) - len(names), get_parser([])
     wanted = {"patch_size": min(args.size, usual.patch_size), "views_num": args.views_num, "max_disp": max(math.ceil(args.max_disp), usual.max_disp)}
     flags = "".join(f" --{name} {value:g}" for name, value in wanted.items() if value != getattr(usual, name))
-    print(f"{len(names)} scenes in {args.out}{f', beside {others} that were there, which stay in the lists that name them' if others else ''}; train on them with `python -m lfkit train --data_dir {args.out}{flags}`")
+    print(f"{len(names)} scenes in {args.out}{f', beside {others} from before, listed as they were' if others else ''}; train on them with `python -m lfkit train --data_dir {args.out}{flags}`")
 
 
 COMMANDS = {"train": train, "validate": validate, "predict": predict, "export-hci": export_hci,
@@ -272,7 +272,7 @@ def make_parser() -> SentenceParser:
 
     command = commands.add_parser("synth", help="write procedural two-layer scenes")
     command.add_argument("--out", required=True, metavar="DIR", help="data directory")
-    command.add_argument("--scenes", type=whole(2), default=32, help="how many; one in eight is listed for testing")
+    command.add_argument("--scenes", type=whole(3), default=32, help="how many; one in eight is listed for testing, one in 32 for what training validates")
     command.add_argument("--size", type=whole(16), default=128, help="side of the views, in pixels")
     command.add_argument("--seed", type=whole(0, 2**62), default=0, help="of the first scene")
     command.add_argument("--views_num", type=int, default=9, help="views a side, odd")

@@ -270,11 +270,11 @@ def training_scenes(data_dir: str | Path) -> dict[str, Path]:
 
 
 def write_synthetic(out: str | Path, scenes: int, size: int, seed: int, render) -> list[str]:
-    """Writes procedural scenes in the note's layout, with both scene lists; the short one names the most occluded of those for testing. Lists that are there keep their names.
+    """Writes procedural scenes in the note's layout, with both scene lists, which share no scene: what chooses a checkpoint does not judge it. Lists that are there keep their names.
 
     Args:
         out: data directory.
-        scenes: how many, at least 2; one in eight (at least one, the last) is for testing.
+        scenes: how many, at least 3. The last eighth (at least one) is for testing; of as many before these, the most occluded quarter (at least one) is in the short list, which training validates.
         size: side of the views in pixels.
         seed: the first scene's seed; scene k has seed + k.
         render: `(seed, size) -> Scene`.
@@ -283,18 +283,17 @@ def write_synthetic(out: str | Path, scenes: int, size: int, seed: int, render) 
         The names of the scenes.
 
     Raises:
-        ValueError: when there are fewer than 2.
+        ValueError: when there are fewer than 3.
     """
-    if scenes < 2:
-        raise ValueError(f"--scenes must be at least 2, one to train on and one to test: got {scenes}")
+    if scenes < 3:
+        raise ValueError(f"--scenes must be at least 3, one each to train on, to validate and to test: got {scenes}")
     hidden = {}
     for k in range(scenes):
         scene = render(seed + k, size)
         save_scene(scene, out)
         hidden[scene.name] = float(scene.mask.mean())
-    names = list(hidden)
-    testing = names[-max(1, scenes // 8):]
-    _extend_list(Path(out) / SCENE_LISTS[0], testing)
+    names, held_out = list(hidden), max(1, scenes // 8)
+    _extend_list(Path(out) / SCENE_LISTS[0], names[-held_out:])
     if not (Path(out) / SCENE_LISTS[1]).exists():
-        _extend_list(Path(out) / SCENE_LISTS[1], [max(testing, key=hidden.get)])
+        _extend_list(Path(out) / SCENE_LISTS[1], sorted(names[-2 * held_out:-held_out], key=hidden.get)[-max(1, held_out // 4):])
     return names

@@ -24,9 +24,9 @@ def scene():
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
-    """A data directory of four small scenes with both lists."""
+    """A data directory of five small scenes: three to train on, one to validate, one to test."""
     root = tmp_path_factory.mktemp("data")
-    lfkit.write_synthetic(root, scenes=4, size=40, seed=0, render=lfkit.synthesize)
+    lfkit.write_synthetic(root, scenes=5, size=40, seed=0, render=lfkit.synthesize)
     return root
 
 

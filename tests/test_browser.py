@@ -66,7 +66,7 @@ IMAGE = "[...document.querySelectorAll('.window img')].some(i => i.naturalWidth 
 def test_training_fills_the_dashboard_and_a_recording_is_replayed(browser, page_folder, tmp_path, logger):
     flags = ["--data_dir", str(tmp_path / "d"), "--patch_size", "24", "--channels", "4", "--views_num", "3", "--device", "cpu", "--val_every", "1", "--epoch", "3",
              "--if_visdom", "1", "--visdom_server", "http://127.0.0.1"]
-    assert main(["synth", "--out", str(tmp_path / "d"), "--scenes", "2", "--size", "32", "--views_num", "3"]) == 0
+    assert main(["synth", "--out", str(tmp_path / "d"), "--scenes", "3", "--size", "32", "--views_num", "3"]) == 0
     assert main(["train", *flags, "--visdom_port", "9", "--log_dir", str(tmp_path / "down")]) == 0  # nobody answers there
     port = free_port()
     server = start_server(port, tmp_path / "env", page_folder)

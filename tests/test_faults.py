@@ -170,7 +170,7 @@ def test_a_picture_that_does_not_fit_on_the_disk(args, monkeypatch):
 @pytest.mark.parametrize("which, sentence", [(0, "vanished in mid run; put it back"), (-1, r"not in .*d; correct the list or add the scene")])
 def test_a_scene_that_vanishes_in_mid_run(args, tmp_path, which, sentence):
     args.dataset_per_epoch, args.val_every, args.data_dir = 1, 1, str(tmp_path / "d")
-    names = lfkit.write_synthetic(args.data_dir, scenes=4, size=40, seed=0, render=lfkit.synthesize)
+    names = lfkit.write_synthetic(args.data_dir, scenes=5, size=40, seed=0, render=lfkit.synthesize)
     run = lfkit.fit(args)
     log_path = next(run)["log_path"]
     for path in (tmp_path / "d").rglob(f"{names[which]}.npy"):

@@ -161,7 +161,7 @@ def test_a_folder_that_may_only_be_read_has_a_way_out(monkeypatch, capsys):
 
 def test_too_large_a_scene_to_draw_is_one_sentence(tmp_path, capsys):
     """The first allocation is of a million gigabytes, and fails at once."""
-    assert main(["synth", "--out", str(tmp_path / "o"), "--scenes", "2", "--size", "32", "--max_disp", "1e6"]) == 1
+    assert main(["synth", "--out", str(tmp_path / "o"), "--scenes", "3", "--size", "32", "--max_disp", "1e6"]) == 1
     assert re.fullmatch(r"lfkit: out of memory \(.*\); try less of what makes it large, such as --size, --channels, --max_disp or --views_num\n", capsys.readouterr().err.rpartition("\r")[2])
 
 
@@ -330,7 +330,7 @@ def test_a_file_where_a_folder_should_be_is_known_before_the_work(two_layers, tm
     for name in ("synthesize", "save_scene"):
         monkeypatch.setattr(f"lfkit.__main__.{name}", lambda *args: pytest.fail("worked on"))
     taken, scene = str(tmp_path / "taken"), str(two_layers)
-    for command in (["synth", "--out", taken, "--scenes", "2"], ["convert", scene, f"{taken}/x.npy"], ["convert", scene, taken, "--to", "hci"], ["convert", scene, taken, "--to", "note"]):
+    for command in (["synth", "--out", taken, "--scenes", "3"], ["convert", scene, f"{taken}/x.npy"], ["convert", scene, taken, "--to", "hci"], ["convert", scene, taken, "--to", "note"]):
         assert main(command) == 2
         assert f"can't be written, {taken} is a file; name another place" in capsys.readouterr().err
 
@@ -392,7 +392,7 @@ def test_crops_that_can_not_cover_a_scene_are_known_before_a_network_is_run(trai
 
 
 def test_the_flags_that_synth_names_train(tmp_path, capsys):
-    assert main(["synth", "--out", str(tmp_path / "d"), "--scenes", "2", "--size", "24", "--views_num", "3", "--max_disp", "4.5"]) == 0
+    assert main(["synth", "--out", str(tmp_path / "d"), "--scenes", "3", "--size", "24", "--views_num", "3", "--max_disp", "4.5"]) == 0
     command = re.search(r"`python -m lfkit (.*)`", capsys.readouterr().out)[1]
     assert command.endswith(" --patch_size 24 --views_num 3 --max_disp 5")
     assert main([*command.split(), "--channels", "4", "--epoch", "1", "--device", "cpu", "--log_dir", str(tmp_path / "log")]) == 0
@@ -415,7 +415,7 @@ def test_one_sentence_where_a_file_is_in_the_way(trained, tmp_path, capsys):
     common = ["--weights", str(weights), "--device", "cpu", "--border", "4"]
     for argv, words in (
         (["predict", scene, "--out", str(tmp_path / "file" / "x"), *common[:4]], "file"),
-        (["synth", "--out", str(tmp_path / "file"), "--scenes", "2", "--size", "16", "--views_num", "3"], "file"),
+        (["synth", "--out", str(tmp_path / "file"), "--scenes", "3", "--size", "16", "--views_num", "3"], "file"),
         (["train", *flags[:3], str(tmp_path / "file"), *flags[4:]], "file"),
         (["validate", scene, *common, "--json", str(tmp_path)], "is a folder; name a file"),
         (["validate", scene, *common, "--table", str(tmp_path / "file" / "t.md")], "file is a file; name another place"),
@@ -527,7 +527,7 @@ def test_a_data_directory_with_a_picture_is_no_scene(trained, tmp_path, capsys):
 
 
 def test_scenes_that_were_there_are_named(trained, tmp_path, capsys):
-    for scenes, told in (("4", "4 scenes in"), ("2", "2 scenes in .*, beside 2 that were there, which stay in the lists that name them")):
+    for scenes, told in (("4", "4 scenes in"), ("3", "3 scenes in .*, beside 1 from before, listed as they were")):
         assert main(["synth", "--out", str(tmp_path), "--scenes", scenes, "--size", "16", "--views_num", "3"]) == 0
         assert re.match(told, capsys.readouterr().out)
 

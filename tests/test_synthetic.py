@@ -89,9 +89,9 @@ def test_the_steepest_sheets_keep_to_their_disparities_and_solve_the_ray():
 
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(tmp_path):
     for name in ("a", "b"):
-        lfkit.write_synthetic(tmp_path / name, scenes=2, size=24, seed=5, render=lfkit.synthesize)
+        lfkit.write_synthetic(tmp_path / name, scenes=3, size=24, seed=5, render=lfkit.synthesize)
     files = sorted(p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*") if p.is_file())
-    assert len(files) == 2 * 5 + 2
+    assert len(files) == 3 * 5 + 2
     assert all((tmp_path / "a" / f).read_bytes() == (tmp_path / "b" / f).read_bytes() for f in files)
     assert not np.array_equal(lfkit.synthesize(5, size=24).lf, lfkit.synthesize(6, size=24).lf)
 
