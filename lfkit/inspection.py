@@ -10,6 +10,7 @@ import numpy as np
 from IPython.display import display
 from ipywidgets import HTML, FloatSlider, IntSlider, Text, VBox
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from lfkit.lightfield import as_byte, as_float
 from lfkit.see_through import GAP
@@ -94,7 +95,7 @@ def plot_epipolar(lf: np.ndarray, row: int, disps: dict[str, np.ndarray]) -> Fig
     Args:
         lf: 'u v h w c', uint8 or float in [0, 1].
         row: pixel row of the centre view.
-        disps: 'h w' maps by label, in pixels per view step, at most three.
+        disps: 'h w' maps by label, in pixels per view step, at most three; where one is NaN it has no line.
 
     Raises:
         ValueError: when the row lies outside, there are more than three maps, or a map is of another size.
@@ -118,7 +119,7 @@ def plot_epipolar(lf: np.ndarray, row: int, disps: dict[str, np.ndarray]) -> Fig
         lines[0].set_label(label)
     axes[1].set(xlabel="x (px)", ylabel="view column v", xlim=(-0.5, width - 0.5), ylim=(n - 0.5, -0.5))
     if disps:
-        axes[1].legend(fontsize=8, loc="upper right")
+        fig.legend(fontsize=8, loc="outside lower center", ncols=len(disps))
     return fig
 
 
@@ -150,7 +151,10 @@ def plot_points(centre: np.ndarray, fg_disp: np.ndarray, bg_disp: np.ndarray, be
         y, x = y[some], x[some]
         ax.scatter(x, disp[y, x], y, c=np.clip(as_float(image)[y, x], 0, 1), s=3, depthshade=False, linewidths=0)
     low, high = disp_limits(fg_disp, bg_disp)
-    ax.set(xlabel="x (px)", ylabel=DISP_LABEL, zlabel="y (px)", ylim=(high, low), zlim=(centre.shape[0], 0), title="both layers, near ones in front")
+    ax.set_xlabel("x (px)")
+    ax.set_ylabel(DISP_LABEL, labelpad=12)
+    ax.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    ax.set(zlabel="y (px)", ylim=(high, low), zlim=(centre.shape[0], 0), title="both layers, near ones in front")
     ax.view_init(elev=15, azim=azimuth)
     ax.set_box_aspect((1.2, 1.2, 1), zoom=1.15)
     return fig

@@ -19,7 +19,7 @@ STYLE = ("body{font:15px/1.5 sans-serif;max-width:70em;margin:2em auto;padding:0
          "figure{display:inline-block;margin:.3em} figure img{width:20em;image-rendering:pixelated} figcaption{font-size:.85em}")
 
 
-def _newest_checkpoint(run: Path) -> dict:
+def newest_checkpoint(run: Path) -> dict:
     """The checkpoint after the last epoch, or of it that with the later validation; the newest file, by its time, which a copy may not keep, where no epoch is trained yet."""
     files = sorted([*run.glob("model_state/model_*.pkl"), *run.glob("model_best.pkl")], key=lambda file: file.stat().st_mtime_ns)
     if not files:
@@ -99,12 +99,12 @@ def write_report(run: str | Path, out: str | Path | None = None) -> Path:
     run = Path(run)
     out = Path(out) if out else run / "report.html"
     check_target(out)
-    checkpoint = _newest_checkpoint(run)
+    checkpoint = newest_checkpoint(run)
     curves = checkpoint.get("curves", {})
     length, epochs = len(curves.get("train_loss", ())), checkpoint["epoch"]
     starts = _read_starts(run / "environment.json")
     names = list(dict.fromkeys(name for start in starts for name in start))
-    sections = {"Curves": _picture(_drawn(plot_curves(curves, epochs - length + 1))) if length else "<p>No epoch is trained yet.</p>",
+    sections = {"Curves": _picture(_drawn(plot_curves(curves, epochs - length + 1, checkpoint.get("tested")))) if length else "<p>No epoch is trained yet.</p>",
                 "Validation": _validation(checkpoint.get("tested")), "Pictures": _pictures(run),
                 "Arguments": _table([], [[f"--{name}", str(value)] for name, value in sorted(checkpoint["args"].items())])}
     if starts:

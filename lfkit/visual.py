@@ -174,18 +174,18 @@ def plot_see_through(centre: np.ndarray, image: np.ndarray, truth: np.ndarray | 
     Args:
         centre, image, truth: 'h w c', uint8 or float in [0, 1]; without truth there are no scores.
         mask: 'h w' booleans, where the scores are taken; everywhere by default.
-        bg_disp: 'h w', the disparity that was used, drawn last where given.
+        bg_disp: 'h w', the predicted disparity that was used, drawn last where given.
     """
     pictures = {"centre view": centre, "seen through": image} | ({} if truth is None else {"truth, without the occluder": truth})
     fig, axes = _panels(len(pictures) + (bg_disp is not None), widths=[1] * len(pictures) + [1.2] * (bg_disp is not None))
     where = None if mask is None or not mask.any() else mask
     for ax, (title, picture) in zip(axes, pictures.items()):
         if truth is not None and picture is not truth:
-            title += f": {compute_psnr(as_float(picture), as_float(truth), where):.1f} dB, SSIM {compute_ssim(as_float(picture), as_float(truth), where):.2f}"
+            title += f"\nPSNR {compute_psnr(as_float(picture), as_float(truth), where):.1f} dB, SSIM {compute_ssim(as_float(picture), as_float(truth), where):.2f}"
         _image(ax, as_float(picture), title)
     if bg_disp is not None:
         low, high = disp_limits(bg_disp)
-        fig.colorbar(_image(axes[-1], bg_disp, "background's disparity", cmap=DISP_MAP, vmin=low, vmax=high), ax=axes[-1], label=DISP_LABEL)
+        fig.colorbar(_image(axes[-1], bg_disp, "predicted background", cmap=DISP_MAP, vmin=low, vmax=high), ax=axes[-1], label=DISP_LABEL)
     return fig
 
 
@@ -249,7 +249,9 @@ def plot_stages(model: DeoccNet, lf: np.ndarray, pixel: tuple[int, int], fg_disp
         at_pixel = lambda part: part[0, ..., pixel[0], pixel[1]].cpu().numpy()
         final, seen = [*map(at_pixel, model.distributions(seen))], {name: at_pixel(part) for name, part in seen.items()}
     levels, groups = model.fine_levels.cpu().numpy(), len(model.evidence.groups)
-    fig, axes = _panels(4, 4.0)
+    fig, (picture, *axes) = _panels(5, 4.2)
+    _image(picture, as_float(lf[len(lf) // 2, len(lf) // 2]), f"pixel y = {pixel[0]}, x = {pixel[1]}")
+    picture.plot(pixel[1], pixel[0], "+", color="red", markersize=14, markeredgewidth=2)
     evidence = seen["evidence"]
     curves = {"all views": (evidence[:, groups - 1], "-"), "best of the blocks of 3 x 3 views": (evidence[:, groups], "--"),
               "between blocks of like colour": (evidence[:, groups + 1], ":")}
@@ -263,34 +265,39 @@ def plot_stages(model: DeoccNet, lf: np.ndarray, pixel: tuple[int, int], fg_disp
             ax.plot(at, values, style, marker="o", markersize=3, label=name, color=colour)
     axes[2].plot(seen["first"], 0.02, "^", color="black", markersize=9, label=f"first estimate {seen['first']:.2f}")
     axes[2].set(title="3. where are the peaks?", ylabel="probability", ylim=(0, 1.05))
-    axes[3].plot(seen["depth_map"], 0.02, "^", color="black", markersize=9, label=f"last estimate {seen['depth_map']:.2f} (before: {', '.join(f'{seen[k]:.2f}' for k in EARLIER[1:])})")
+    axes[3].plot(seen["depth_map"], 0.02, "^", color="black", markersize=9, label=f"last estimate {seen['depth_map']:.2f}\n(before: {', '.join(f'{seen[k]:.2f}' for k in EARLIER[1:])})")
     axes[3].set(title="4. with what the last look found", ylabel="probability", ylim=(0, 1.05))
     for ax in axes:
         for disp, name, style in ((fg_disp, "true fg_disp", "--"), (bg_disp, "true bg_disp", "-")):
             if disp is not None:
                 ax.axvline(disp[pixel], linestyle=style, color="grey", linewidth=1, label=f"{name} {disp[pixel]:.2f}")
         ax.set_xlabel(DISP_LABEL)
-        ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.2))  # below: curves may lie anywhere
-    fig.draw_without_rendering()  # the layout makes room for the legends in its second turn
+        ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2))  # below: curves may lie anywhere
+    for _ in range(2):  # the layout makes room for the legends in its second turn, and for their last line in its third
+        fig.draw_without_rendering()
     return fig
 
 
-def plot_curves(curves: dict[str, list], first: int = 1) -> Figure:
-    """Training loss, and the MSE x 100 of training and validation, over epochs.
+def plot_curves(curves: dict[str, list], first: int = 1, tested: dict | None = None) -> Figure:
+    """Training loss, and the MSE x 100 of training and validation, over the epochs trained.
 
     Args:
-        curves: train_loss, train_metric and test_metric, one value an epoch; metrics in squared pixels. A value that repeats the one before has no mark.
+        curves: train_loss, train_metric and test_metric, one value an epoch; metrics in squared pixels. test_metric is of before the epoch, and a value that repeats the one before was not measured.
         first: number of the first of these epochs, counted from 1.
+        tested: the newest validation, with epoch (how many were trained) and mse, which is drawn too where it comes after the curves'.
     """
     fig, axes = _panels(2, widths=[1.6, 1.6])
     epochs = first + np.arange(len(curves["train_loss"]))
     axes[0].plot(epochs, curves["train_loss"], "o-", markersize=3, color="#0072B2")
-    axes[0].set(title="training loss", xlabel="epoch", ylabel="loss")
-    for name, label, style in (("train_metric", "training crops", "o-"), ("test_metric", "validation scenes, before the epoch", "s--")):
-        values = 100 * np.asarray(curves[name])
-        measured = np.flatnonzero(np.diff(values, prepend=np.nan)).tolist()  # an epoch without a validation repeats the last one's
-        axes[1].plot(epochs, values, style, markersize=3, markevery=measured, label=label)
-    axes[1].set(title="background's disparity", xlabel="epoch", ylabel="MSE x 100 (px²)", yscale="log")
+    axes[0].set(title="training loss", xlabel="epochs trained", ylabel="loss")
+    axes[1].plot(epochs, 100 * np.asarray(curves["train_metric"]), "o-", markersize=3, label="training crops")
+    validated = np.asarray(curves["test_metric"])
+    measured = np.flatnonzero(np.diff(validated, prepend=np.nan))  # an epoch without a validation repeats the last one's
+    points = [*zip(epochs[measured] - 1, validated[measured])]
+    if tested and tested["epoch"] >= first + len(epochs) - 1:
+        points.append((tested["epoch"], tested["mse"]))
+    axes[1].plot([x for x, _ in points], [100 * mse for _, mse in points], "s--", markersize=3, label="validation scenes")
+    axes[1].set(title="background's disparity", xlabel="epochs trained", ylabel="MSE x 100 (px²)", yscale="log")
     axes[1].legend(fontsize=8)
     for ax in axes:
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -307,7 +314,7 @@ class LiveCurves:
         """Draws the curves of a report of `fit`."""
         from IPython.display import display  # a notebook has it; the command line does without
         length = len(report["curves"]["train_loss"])
-        fig = plot_curves(report["curves"], report.get("epoch", length) - length + 1)
+        fig = plot_curves(report["curves"], report.get("epoch", length) - length + 1, report.get("validation"))
         if self.handle is None:
             self.handle = display(fig, display_id=True)
         else:

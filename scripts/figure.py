@@ -1,11 +1,12 @@
 """Draws what the centre view sees, what is seen through its occluder, and the truth.
 
-    python scripts/figure.py SCENE OUT.png [--what disparity] [--weights FILE]
+    python scripts/figure.py SCENE OUT.png [--what disparity] [--weights FILE] [--dpi N]
 
 SCENE is one of your own, or `synthetic:SEED` for the procedural scene of that seed, which needs no data; seeds from 2147483648 on are never trained on.
 """
 
 import argparse
+import math
 from pathlib import Path
 
 import lfkit
@@ -26,6 +27,7 @@ def main() -> None:
     parser.add_argument("out", metavar="OUT")
     parser.add_argument("--weights", default=str(WEIGHTS))
     parser.add_argument("--what", default="pictures", choices=("pictures", "disparity"), help="the pictures, or the predicted and the true disparity")
+    parser.add_argument("--dpi", type=int, help="dots an inch; by default 160, or as many as it takes for each pixel of the scene to have one")
     args = parser.parse_args()
     device = lfkit.choose_device()
     check_target(Path(args.out))
@@ -46,7 +48,8 @@ def main() -> None:
         image, _ = see_through(scene.lf, disp, fg_disp)
         figure = plot_see_through(scene.centre, image, scene.gt_data, scene.mask, disp)
     Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(args.out)
+    shown = min(axes.get_window_extent().height for axes in figure.axes if axes.images) / figure.dpi  # inches
+    figure.savefig(args.out, dpi=args.dpi or max(160, math.ceil(max(disp.shape) / shown)))
 
 
 if __name__ == "__main__":

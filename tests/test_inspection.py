@@ -64,7 +64,7 @@ def test_the_strip_above_an_epipolar_slice_has_its_rows_where_the_axis_says(row)
 def test_a_right_slope_follows_the_slice(scene):
     fig = plot_epipolar(torch.from_numpy(scene.lf), 7, {"true": torch.from_numpy(scene.bg_disp), "none": 0 * scene.bg_disp})
     lines = fig.axes[1].lines
-    assert len(lines) == 48 and fig.axes[1].get_xlabel() == "x (px)" and [t.get_text() for t in fig.axes[1].get_legend().get_texts()] == ["true", "none"]
+    assert len(lines) == 48 and fig.axes[1].get_xlabel() == "x (px)" and [t.get_text() for t in fig.legends[0].get_texts()] == ["true", "none"]
     line, zero = lines[3], lines[24 + 3]
     x = int(zero.get_xdata()[4])
     # centre[y, x] = view[c, v][y, x + (c - v) d], with c = 4

@@ -41,7 +41,7 @@ def test_seeing_through_names_its_scores(scene):
     fig = plot_see_through(centre, truth.copy(), truth, scene.mask, scene.bg_disp)
     titles = [ax.get_title() for ax in fig.axes if ax.images]
     error = np.mean((centre - truth)[scene.mask] ** 2)
-    assert f": {-10 * np.log10(error):.1f} dB, SSIM 0." in titles[0] and ": inf dB, SSIM 1.00" in titles[1] and "dB" not in titles[2]
+    assert f"centre view\nPSNR {-10 * np.log10(error):.1f} dB, SSIM 0." in titles[0] and "\nPSNR inf dB, SSIM 1.00" in titles[1] and "dB" not in titles[2]
     assert [ax.get_title() for ax in plot_see_through(centre, truth).axes] == ["centre view", "seen through"]
 
 
@@ -61,12 +61,16 @@ def test_the_distribution_at_the_chosen_pixel():
 def test_curves_show_mse_times_100():
     loss, metric = plot_curves(CURVES).axes
     assert list(loss.lines[0].get_ydata()) == [3.0, 2.0] and list(metric.lines[0].get_ydata()) == [100.0, 50.0]
-    assert metric.get_ylabel() == "MSE x 100 (px²)" and loss.get_xlabel() == "epoch"
+    assert metric.get_ylabel() == "MSE x 100 (px²)" and loss.get_xlabel() == "epochs trained"
 
 
-def test_curves_mark_only_validations_that_were_made():
-    line = plot_curves({"train_loss": [4, 3, 2, 1], "train_metric": [4, 3, 2, 1], "test_metric": [2.0, 2.0, 1.0, 1.0]}).axes[1].lines[1]
-    assert line.get_markevery() == [0, 2] and list(line.get_ydata()) == [200, 200, 100, 100]
+def test_curves_have_the_validations_that_were_made_where_they_were_made():
+    curves = {"train_loss": [4, 3, 2, 1], "train_metric": [4, 3, 2, 1], "test_metric": [2.0, 2.0, 1.0, 1.0]}
+    drawn = lambda *args: [list(part) for part in plot_curves(curves, *args).axes[1].lines[1].get_data()]
+    assert drawn() == [[0, 2], [200, 100]]  # before the first epoch, and before the third
+    assert drawn(11) == [[10, 12], [200, 100]]
+    assert drawn(1, {"epoch": 4, "mse": 0.5}) == [[0, 2, 4], [200, 100, 50]]  # after the last
+    assert drawn(1, {"epoch": 2, "mse": 1.0}) == [[0, 2], [200, 100]]  # the one that the curve has
 
 
 def test_live_curves_redraw_in_place(monkeypatch):
@@ -107,7 +111,8 @@ def test_the_stages_legends_cover_no_curve_and_nothing_is_cut_off():
     scene = lfkit.synthesize(0, size=24, views_num=3, occluded=True)
     fig = plot_stages(lfkit.DeoccNet(4, 3).eval(), scene.lf, (12, 12), scene.fg_disp, scene.bg_disp)
     fig.canvas.draw()
-    for ax in fig.axes:
+    assert images(fig)[0].get_array().shape == (24, 24, 3) and fig.axes[0].lines[0].get_xydata().tolist() == [[12, 12]]  # where the pixel lies
+    for ax in fig.axes[1:]:
         box, legend = ax.get_tightbbox(), ax.get_legend().get_window_extent()
         assert legend.y1 < ax.get_window_extent().y0 and min(box.x0, box.y0) >= 0 and box.x1 <= fig.bbox.x1 and box.y1 <= fig.bbox.y1
 
