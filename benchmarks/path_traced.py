@@ -1,7 +1,7 @@
 """Path-traced scenes with the truth of both layers, of solids where lfkit's generator has sheets, to score weights on.
 
     pip install -e ".[bench]"      # Mitsuba 3
-    python benchmarks/path_traced.py Traced [--seeds 14] [--first 0] [--size 160] [--samples 64]
+    python benchmarks/path_traced.py Traced [--seeds 14] [--first 0] [--size 160] [--samples 64] [--unseen]
     python benchmarks/accuracy.py Traced/* --seeds 0 --embed 0
 
 Solids, a room or a heightfield in the sun, with shading, shadows, highlights and the noise of few samples; in six of seven scenes behind bars, wire, slats, a bush, a bare
@@ -37,7 +37,8 @@ HALF = math.tan(math.radians(20))              # half the width of the picture a
 SCALE = (3.5 - FAR) / (1 / NEAREST_Z - 1 / FAR_Z)   # disparity is SCALE / depth - SHIFT
 SHIFT = SCALE / FAR_Z - FAR
 APART = 0.12                                   # of two things that share a pixel, in px per view step
-PICTURES = ("astronaut", "coffee", "chelsea", "rocket", "hubble_deep_field", "camera", "brick", "grass", "gravel")
+PICTURES = ["astronaut", "coffee", "chelsea", "rocket", "hubble_deep_field", "camera", "brick", "grass", "gravel"]  # lfkit's generator takes pieces of the same ones
+UNSEEN = ["retina", "immunohistochemistry", "coins", "moon", "page", "text", "clock", "cell", "colorwheel"]        # and of none of these
 
 
 @cache
@@ -406,7 +407,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--first", type=whole(0), default=0)
     parser.add_argument("--size", type=whole(16), default=160)
     parser.add_argument("--samples", type=whole(1), default=64, help="rays a pixel, best a square number")
+    parser.add_argument("--unseen", action="store_true", help="the same scenes with photographs of which training scenes have no piece, in place of the nine that they have")
     args = parser.parse_args(argv)
+    if args.unseen:
+        PICTURES[:] = UNSEEN
     mitsuba()
     check_target(args.out / "scene")
     for seed in tqdm(range(args.first, args.first + args.seeds), disable=None):

@@ -181,3 +181,16 @@ def test_what_a_script_cannot_do_it_says_in_a_sentence(command, sentence, tmp_pa
     with pytest.raises(SystemExit) as error:
         runpy.run_path(str(Path(__file__).parents[1] / script), run_name="__main__")
     assert sentence in f"{error.value} {capfd.readouterr().err}" and "Traceback" not in str(error.value)
+
+
+def test_the_baselines_planes_are_read_where_their_disparity_says(monkeypatch):
+    baseline = __import__("train_baseline")
+    monkeypatch.setattr(baseline, "PLANES", 2.0)
+    monkeypatch.setattr(torch, "rand", torch.ones)  # all at +2 px
+    views, disp = baseline.planes(2, size=24)
+    views = views.unflatten(1, (9, 9))
+    assert (disp == 2).all() and views.shape == (2, 9, 9, 3, 24, 24) and views[:, 4, 4].std() > 0.05 and not views[:, 0, 1].any()
+    for u, v in ((4, 2), (3, 4), (5, 5)):
+        y, x = 2 * (4 - u), 2 * (4 - v)
+        there = views[:, u, v, :, max(y, 0):24 + min(y, 0), max(x, 0):24 + min(x, 0)]
+        assert torch.allclose(there, views[:, 4, 4, :, max(-y, 0):24 + min(-y, 0), max(-x, 0):24 + min(-x, 0)], atol=1e-4)

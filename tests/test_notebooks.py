@@ -1,5 +1,6 @@
 """The notebooks with scenes of one's own in place of procedural ones: folders of views, without masks, more views than the network takes, some without occluders."""
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -35,9 +36,13 @@ def test_they_take_scenes_of_ones_own(own, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("LFKIT_RUN_DIR", "~/run")
     monkeypatch.setenv("LFKIT_PROFILE", "ci")
+    monkeypatch.setenv("LFKIT_FLAGS", "--seed 7 --model_msg 'my run'")
+    monkeypatch.setenv("LFKIT_SCENE", str(own / "hedge"))
     monkeypatch.delenv("MPLBACKEND", raising=False)
     printed = {}
     for name in ("02_data", "03_training", "04_validation", "05_results"):
+        if name == "05_results":
+            monkeypatch.setenv("LFKIT_WEIGHTS", "~/" + str(lfkit.best_checkpoint(tmp_path / "run" / "log").relative_to(tmp_path)))
         demo.run_notebook(ROOT / "notebooks" / f"{name}.ipynb", tmp_path / f"{name}.ipynb")
         cells = nbformat.read(tmp_path / f"{name}.ipynb", 4).cells
         printed[name] = "".join(out.get("text", "") for cell in cells if cell.cell_type == "code" for out in cell.outputs)
@@ -46,3 +51,5 @@ def test_they_take_scenes_of_ones_own(own, tmp_path, monkeypatch):
     table = (tmp_path / "run" / "table.txt").read_text()
     assert "clean " in table and "fence " in table and "MSEx100 in" in table
     assert not (tmp_path / "run" / "data_ci").exists()
+    (args,) = [json.loads(file.read_text()) for file in (tmp_path / "run" / "log").glob("DeoccNet_my run_*/args.json")]
+    assert args["seed"] == 7 and args["epoch"] == 2  # hers, and the profile's

@@ -101,3 +101,10 @@ def test_a_moved_scene_is_the_same_scene_at_other_disparities():
     shown = moved.lf[:, :, inner, inner].astype(float)
     expected = np.stack([[scene.lf[u, v, u:SIZE - 8 + u, v:SIZE - 8 + v] for v in range(9)] for u in range(9)]).astype(float)
     assert np.abs(shown - expected).mean() < 0.3 * np.abs(shown - scene.lf[:, :, inner, inner]).mean()
+
+
+def test_unseen_photographs_are_none_of_those_that_training_scenes_have_pieces_of():
+    """And take their places one for one, so that all else of a scene stays as it is."""
+    from lfkit import canvas
+    assert set(path_traced.PICTURES) == set(canvas.PICTURES) and not set(path_traced.UNSEEN) & set(canvas.PICTURES)
+    assert len(set(path_traced.UNSEEN)) == len(path_traced.PICTURES) and all(getattr(path_traced.pictures, name)().dtype == np.uint8 for name in path_traced.UNSEEN)
