@@ -274,7 +274,7 @@ def write_synthetic(out: str | Path, scenes: int, size: int, seed: int, render) 
 
     Args:
         out: data directory.
-        scenes: how many, at least 3. The last eighth (at least one) is for testing; of as many before these, a quarter (at least one) is in the short list, which training validates: those with occluders, neither the most nor the least occluded.
+        scenes: how many, at least 3. The last eighth (at least one) is for testing; of the first eighth a quarter (at least one) is in the short list, which training validates: of those with occluders the ones that are neither the most nor the least occluded.
         size: side of the views in pixels.
         seed: the first scene's seed; scene k has seed + k.
         render: `(seed, size) -> Scene`.
@@ -295,8 +295,8 @@ def write_synthetic(out: str | Path, scenes: int, size: int, seed: int, render) 
     names, held_out = list(hidden), max(1, scenes // 8)
     _extend_list(Path(out) / SCENE_LISTS[0], names[-held_out:])
     if not (Path(out) / SCENE_LISTS[1]).exists():
-        before = sorted(names[-2 * held_out:-held_out], key=hidden.get)
-        before = [name for name in before if hidden[name]] or before
+        first = sorted(names[:held_out], key=hidden.get)
+        first = [name for name in first if hidden[name]] or first
         count = max(1, held_out // 4)
-        _extend_list(Path(out) / SCENE_LISTS[1], before[max(0, len(before) - count) // 2:][:count])
+        _extend_list(Path(out) / SCENE_LISTS[1], first[max(0, len(first) - count) // 2:][:count])
     return names

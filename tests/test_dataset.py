@@ -160,7 +160,7 @@ def test_a_scene_that_lacks_a_disparity_is_refused(args, tmp_path, lacking, sent
 
 def test_a_patch_larger_than_the_scene_is_refused(args):
     args.patch_size = 41
-    with pytest.raises(ValueError, match=r"patch_size 41 is larger than the scene synthetic_000000 \(40 x 40\); use --patch_size 40"):
+    with pytest.raises(ValueError, match=r"patch_size 41 is larger than the scene synthetic_000001 \(40 x 40\); use --patch_size 40"):
         lfkit.DatasetLF(args)
 
 

@@ -104,7 +104,7 @@ def test_validation_scores_whole_scenes_of_the_chosen_list(args, tmp_path):
     scene = lfkit.load_scene(root / "LFs" / f"{name}.npy")
     with torch.inference_mode():
         whole = model(torch.from_numpy(scene.middle(3).lf.astype(np.float32) / 255).reshape(1, 9, 40, 40, 3).permute(0, 1, 4, 2, 3))[2][0].numpy()
-    assert name == names[-2] and scores["mse"] == pytest.approx(float(((whole - scene.bg_disp)[11:-11, 11:-11] ** 2).mean()), rel=1e-4)
+    assert name == names[0] and scores["mse"] == pytest.approx(float(((whole - scene.bg_disp)[11:-11, 11:-11] ** 2).mean()), rel=1e-4)
     assert report["mse"] == scores["mse"] and not report["is_best"] and report["best_mse"] == 1e-9
     assert np.allclose(report["predictions"][name], whole, atol=1e-4)
 
