@@ -16,6 +16,7 @@ import argparse
 import math
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -414,8 +415,9 @@ def main(argv: list[str] | None = None) -> None:
     mitsuba()
     check_target(args.out / "scene")
     for seed in tqdm(range(args.first, args.first + args.seeds), disable=None):
-        if not (args.out / name_of(seed)).exists():
-            save_scene(render(seed, args.size, args.samples), args.out, "hci")
+        name = name_of(seed) + "_unseen" * args.unseen
+        if not (args.out / name).exists():
+            save_scene(replace(render(seed, args.size, args.samples), name=name), args.out, "hci")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 
 Crops as `python -m lfkit train` takes them; a cosine and the same losses for both networks, and for each what it learns from besides: the baseline from the cross-entropy of
 its own bins, DeoccNet from its earlier looks. `--planes N` gives the baseline a head start that DeoccNet, whose sweep knows what disparity is, does without: N steps of planes of noise, each at one disparity;
-without it the baseline learns next to nothing in thousands of steps. The last four flags are those of `python -m lfkit train`, for a comparison of losses.
+without it the baseline learned next to nothing in 1200 steps. The last four flags are those of `python -m lfkit train`, for a comparison of losses.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from lfkit.losses import CRITERIA, DISP_CRITERIA, training_loss
 sys.path.insert(0, str(Path(__file__).parent))
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "muon": lfkit.optim.Muon}
-PLANES, MARGIN = 2.5, 12  # largest disparity of a plane, in px per view step, which the baseline's 23 pixels can still see; what views see beyond the centre's
+PLANES, MARGIN = 2.5, 28  # largest disparity of a plane, in px per view step, which the baseline's 21 x 21 pixels just see in the outermost views; pixels of noise beyond the crop on each side
 WEIGHTS = {"loss1_weight": 1.0, "loss2_weight": 1.0, "loss3_weight": 2.0}
 
 
@@ -94,10 +94,12 @@ def main() -> None:
     parser.add_argument("--outline_weight", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=0, help="of the first weights")
     ours = parser.parse_args()
+    if ours.planes and ours.network != "epinet":
+        parser.error("--planes is a head start for the baseline alone; leave it out with --network deoccnet")
     args = lfkit.get_parser([f"--{name}={getattr(ours, name)}" for name in ("data_dir", "patch_size", "batch_size", "criterion", "criterion1", "hidden_weight", "outline_weight")])
     device = lfkit.choose_device("auto")
     net, dataset = make_network(ours.network, ours.width, ours.seed, args).to(device), open_training(args, device)
-    if ours.planes and ours.network == "epinet":
+    if ours.planes:
         learn_planes(net, ours.planes, 2e-3, device)
     optimizer = OPTIMIZERS[ours.optimizer](net.parameters(), lr=ours.lr)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, ours.steps)

@@ -272,7 +272,7 @@ def make_parser() -> SentenceParser:
 
     command = commands.add_parser("synth", help="write procedural two-layer scenes")
     command.add_argument("--out", required=True, metavar="DIR", help="data directory")
-    command.add_argument("--scenes", type=whole(3), default=32, help="how many; one in eight is listed for testing, one in 32 for what training validates")
+    command.add_argument("--scenes", type=whole(3), default=32, help="how many; one in eight is listed for testing, up to one in 32 for what training validates")
     command.add_argument("--size", type=whole(16), default=128, help="side of the views, in pixels")
     command.add_argument("--seed", type=whole(0, 2**62), default=0, help="of the first scene")
     command.add_argument("--views_num", type=int, default=9, help="views a side, odd")

@@ -270,11 +270,11 @@ def training_scenes(data_dir: str | Path) -> dict[str, Path]:
 
 
 def write_synthetic(out: str | Path, scenes: int, size: int, seed: int, render) -> list[str]:
-    """Writes procedural scenes in the note's layout, with both scene lists, which share no scene: what chooses a checkpoint does not judge it. Lists that are there keep their names.
+    """Writes procedural scenes in the note's layout, with both scene lists, which get no scene in common: what chooses a checkpoint does not judge it. Lists that are there keep their names.
 
     Args:
         out: data directory.
-        scenes: how many, at least 3. The last eighth (at least one) is for testing; of the first eighth a quarter (at least one) is in the short list, which training validates: of those with occluders the ones that are neither the most nor the least occluded.
+        scenes: how many, at least 3. The last eighth (at least one) is for testing; of the first eighth a quarter (at least one) is in the short list, which training validates: of those with occluders, where there are some, the middle ones by how much they hide, the lesser of two.
         size: side of the views in pixels.
         seed: the first scene's seed; scene k has seed + k.
         render: `(seed, size) -> Scene`.
@@ -293,10 +293,11 @@ def write_synthetic(out: str | Path, scenes: int, size: int, seed: int, render) 
         save_scene(scene, out)
         hidden[scene.name] = float(scene.mask.mean())
     names, held_out = list(hidden), max(1, scenes // 8)
-    _extend_list(Path(out) / SCENE_LISTS[0], names[-held_out:])
-    if not (Path(out) / SCENE_LISTS[1]).exists():
-        first = sorted(names[:held_out], key=hidden.get)
+    testing, short = (Path(out) / name for name in SCENE_LISTS)
+    _extend_list(testing, [name for name in names[-held_out:] if not short.exists() or name not in _listed(short)])
+    if not short.exists():
+        first = sorted((name for name in names[:held_out] if name not in _listed(testing)), key=hidden.get)
         first = [name for name in first if hidden[name]] or first
         count = max(1, held_out // 4)
-        _extend_list(Path(out) / SCENE_LISTS[1], first[max(0, len(first) - count) // 2:][:count])
+        _extend_list(short, first[max(0, len(first) - count) // 2:][:count])
     return names

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import lfkit
 from lfkit.checkpoint import WEIGHTS
+from lfkit.config import whole
 from lfkit.dataset import SYNTHETIC
 from lfkit.faults import one_sentence
 from lfkit.files import check_target
@@ -27,7 +28,7 @@ def main() -> None:
     parser.add_argument("out", metavar="OUT")
     parser.add_argument("--weights", default=str(WEIGHTS))
     parser.add_argument("--what", default="pictures", choices=("pictures", "disparity"), help="the pictures, or the predicted and the true disparity")
-    parser.add_argument("--dpi", type=int, help="dots an inch; by default 160, or as many as it takes for each pixel of the scene to have one")
+    parser.add_argument("--dpi", type=whole(1), help="dots an inch; by default 160, or as many as it takes for each pixel of the scene to have one")
     args = parser.parse_args()
     device = lfkit.choose_device()
     check_target(Path(args.out))

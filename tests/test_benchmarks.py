@@ -194,3 +194,10 @@ def test_the_baselines_planes_are_read_where_their_disparity_says(monkeypatch):
         y, x = 2 * (4 - u), 2 * (4 - v)
         there = views[:, u, v, :, max(y, 0):24 + min(y, 0), max(x, 0):24 + min(x, 0)]
         assert torch.allclose(there, views[:, 4, 4, :, max(-y, 0):24 + min(-y, 0), max(-x, 0):24 + min(-x, 0)], atol=1e-4)
+
+
+def test_the_head_start_changes_all_of_the_baselines_weights(capsys):
+    baseline, network = __import__("train_baseline"), __import__("baselines").EpinetPosterior(4)
+    before = [part.clone() for part in network.parameters()]
+    baseline.learn_planes(network, 2, 2e-3, torch.device("cpu"))
+    assert not any(torch.equal(*pair) for pair in zip(before, network.parameters()))

@@ -105,6 +105,15 @@ def test_the_lists_share_no_scene(tmp_path):
     assert (tmp_path / "testing_images.txt").read_text() == "# mine\ns10\n\ns22  # a bush\ns122\ns123\n"
     assert lists(tmp_path) == [["s10", "s22", "s122", "s123"], ["s8"]]
     assert not {"s8", "s10", "s22", "s122", "s123"} & training_scenes(tmp_path).keys() and "s23" in training_scenes(tmp_path)
+    lfkit.write_synthetic(tmp_path / "two", scenes=3, size=16, seed=2, render=render)
+    lfkit.write_synthetic(tmp_path / "two", scenes=3, size=16, seed=0, render=render)  # whose last one is validated
+    assert lists(tmp_path / "two") == [["s4"], ["s2"]]
+    (tmp_path / "three").mkdir()
+    (tmp_path / "three" / "testing_images.txt").write_text("s0\n")
+    lfkit.write_synthetic(tmp_path / "three", scenes=16, size=16, seed=0, render=render)  # whose first one is hers to test
+    assert lists(tmp_path / "three") == [["s0", "s14", "s15"], ["s1"]]
+    lfkit.write_synthetic(tmp_path / "four", scenes=3, size=16, seed=11, render=render)  # 11 has no occluder
+    assert lists(tmp_path / "four") == [["s13"], ["s11"]]
     with pytest.raises(ValueError, match="--scenes must be at least 3, one each to train on, to validate and to test: got 2"):
         lfkit.write_synthetic(tmp_path, scenes=2, size=16, seed=0, render=render)
 

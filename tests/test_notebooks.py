@@ -50,6 +50,7 @@ def test_they_take_scenes_of_ones_own(own, tmp_path, monkeypatch):
     assert "2 crops of 32 pixels an epoch" in printed["03_training"] and "validation/epoch2/fence_pred.npy" in printed["03_training"]
     table = (tmp_path / "run" / "table.txt").read_text()
     assert "clean " in table and "fence " in table and "MSEx100 in" in table
-    assert not (tmp_path / "run" / "data_ci").exists()
+    assert "hedge by ~/run/log/DeoccNet_my run_" in printed["05_results"]
+    assert not (tmp_path / "run" / "scenes_ci").exists()
     (args,) = [json.loads(file.read_text()) for file in (tmp_path / "run" / "log").glob("DeoccNet_my run_*/args.json")]
     assert args["seed"] == 7 and args["epoch"] == 2  # hers, and the profile's

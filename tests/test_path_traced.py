@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lfkit.lightfield import Scene
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 path_traced = __import__("path_traced")
@@ -103,8 +104,19 @@ def test_a_moved_scene_is_the_same_scene_at_other_disparities():
     assert np.abs(shown - expected).mean() < 0.3 * np.abs(shown - scene.lf[:, :, inner, inner]).mean()
 
 
-def test_unseen_photographs_are_none_of_those_that_training_scenes_have_pieces_of():
-    """And take their places one for one, so that all else of a scene stays as it is."""
+def test_unseen_photographs_are_none_of_those_that_training_scenes_have_pieces_of(tmp_path, monkeypatch):
+    """And take their places one for one, under other names."""
     from lfkit import canvas
-    assert set(path_traced.PICTURES) == set(canvas.PICTURES) and not set(path_traced.UNSEEN) & set(canvas.PICTURES)
-    assert len(set(path_traced.UNSEEN)) == len(path_traced.PICTURES) and all(getattr(path_traced.pictures, name)().dtype == np.uint8 for name in path_traced.UNSEEN)
+    before = list(path_traced.PICTURES)
+    assert set(before) == set(canvas.PICTURES) and not set(path_traced.UNSEEN) & set(canvas.PICTURES)
+    assert len(set(path_traced.UNSEEN)) == len(before) and all(getattr(path_traced.pictures, name)().dtype == np.uint8 for name in path_traced.UNSEEN)
+    monkeypatch.setattr(path_traced, "mitsuba", lambda: None)
+    monkeypatch.setattr(path_traced, "PICTURES", list(before))
+    drawn = []
+    def render(seed, *_):
+        drawn.append(list(path_traced.PICTURES))
+        return Scene(path_traced.name_of(seed), np.zeros((3, 3, 8, 8, 3), np.uint8), np.zeros((8, 8), np.float32))
+    monkeypatch.setattr(path_traced, "render", render)
+    for flags in ([], ["--unseen"]):
+        path_traced.main([str(tmp_path), "--seeds", "1", *flags])
+    assert drawn == [before, path_traced.UNSEEN] and {folder.name for folder in tmp_path.iterdir()} == {"000_room_nothing", "000_room_nothing_unseen"}

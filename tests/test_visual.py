@@ -75,10 +75,11 @@ def test_curves_have_the_validations_that_were_made_where_they_were_made():
 
 def test_live_curves_redraw_in_place(monkeypatch):
     import IPython.display
-    shown = []
+    shown, validated = [], []
     class Handle:
         def update(self, fig):
             shown.append(("update", list(fig.axes[0].lines[0].get_xdata())))
+            validated.append(list(fig.axes[1].lines[1].get_xdata()))
     def display(fig, display_id):
         shown.append(("display", display_id))
         return Handle()
@@ -86,8 +87,8 @@ def test_live_curves_redraw_in_place(monkeypatch):
     live = LiveCurves()
     for _ in range(3):
         live({"curves": CURVES})
-    live({"curves": CURVES, "epoch": 12})  # of a run that began at its tenth
-    assert shown == [("display", True), ("update", [1, 2]), ("update", [1, 2]), ("update", [11, 12])]
+    live({"curves": CURVES, "epoch": 12, "validation": {"epoch": 12, "mse": 0.25}})  # of a run that began at its tenth
+    assert shown == [("display", True), ("update", [1, 2]), ("update", [1, 2]), ("update", [11, 12])] and validated[-2:] == [[0], [10, 12]]
 
 
 def test_limits_are_never_empty(tmp_path):

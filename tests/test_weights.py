@@ -4,6 +4,7 @@ import runpy
 import sys
 from pathlib import Path
 
+import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
@@ -158,3 +159,19 @@ def test_the_figure_of_a_procedural_scene_needs_no_data(tmp_path, monkeypatch):
         assert (tmp_path / f"{what}.png").stat().st_size > 10000
         assert any(isinstance(part, np.ndarray) and np.array_equal(part, scene.centre) for part in drawn[name][0])
     assert np.array_equal(drawn["plot_disparity"][0][1], scene.bg_disp)
+
+
+def test_each_pixel_of_a_figure_has_a_dot(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "scripts"))
+    figure, drawn = __import__("figure"), []
+    scene = lfkit.Scene("large", np.zeros((3, 3, 500, 400, 3), np.uint8), np.zeros((500, 400), np.float32))
+    monkeypatch.setattr(lfkit, "load_scene", lambda path: scene)
+    monkeypatch.setattr(lfkit, "load_model", lambda *_: (lfkit.DeoccNet(channels=4, views_num=3), {}))
+    monkeypatch.setattr(lfkit, "predict_scene", lambda lf, model, device: (torch.ones(9, 500, 400) / 9,) * 2 + (torch.zeros(500, 400),))
+    monkeypatch.setattr(figure, "plot_disparity", lambda *args, draw=figure.plot_disparity: drawn.append(draw(*args)) or drawn[-1])
+    for flags in ([], ["--dpi", "80"]):
+        monkeypatch.setattr(sys, "argv", ["figure", "large", str(tmp_path / "out.png"), "--what", "disparity", *flags])
+        figure.main()
+        height, inches = iio.imread(tmp_path / "out.png").shape[0], drawn[-1].get_size_inches()[1]
+        dots = [axes.get_position().height * height for axes in drawn[-1].axes if axes.images]
+        assert (min(dots) >= 500 and len(dots) == 4) if not flags else height == round(80 * inches)
