@@ -90,4 +90,4 @@ def test_crops_of_validation_may_be_chosen_automatically():
 def test_a_profile_that_is_not_there_names_those_that_are():
     with pytest.raises(ValueError, match="no profile is named 'foo', expected ci, small, full; set LFKIT_PROFILE to one of them"):
         lfkit.PROFILES["foo"]
-    assert set(lfkit.PROFILES) == {"ci", "small", "full"} and lfkit.PROFILES["small"]["scenes"] == 32
+    assert set(lfkit.PROFILES) == {"ci", "small", "full"} and lfkit.PROFILES["small"]["scenes"] == 34
