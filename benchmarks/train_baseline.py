@@ -60,9 +60,9 @@ def planes(count: int, size: int = 24) -> tuple[torch.Tensor, torch.Tensor]:
     return rearrange(views, "b u v c h w -> b (u v) c h w").clamp(0, 1), disp[:, None, None].expand(count, size, size)
 
 
-def learn_planes(net: torch.nn.Module, steps: int, lr: float, device: torch.device) -> None:
-    """The baseline's head start."""
-    optimizer, losses, errors = lfkit.optim.Muon(net.parameters(), lr), [], []
+def learn_planes(net: torch.nn.Module, steps: int, device: torch.device) -> None:
+    """The baseline's head start, by Muon at 2e-3."""
+    optimizer, losses, errors = lfkit.optim.Muon(net.parameters(), 2e-3), [], []
     for step in range(1, steps + 1):
         x, disp = (part.to(device) for part in planes(16))
         posteriors = net.posteriors(x)
@@ -100,7 +100,7 @@ def main() -> None:
     device = lfkit.choose_device("auto")
     net, dataset = make_network(ours.network, ours.width, ours.seed, args).to(device), open_training(args, device)
     if ours.planes:
-        learn_planes(net, ours.planes, 2e-3, device)
+        learn_planes(net, ours.planes, device)
     optimizer = OPTIMIZERS[ours.optimizer](net.parameters(), lr=ours.lr)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, ours.steps)
     torch.manual_seed(1)  # any network gets the same crops in the same order

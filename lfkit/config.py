@@ -204,11 +204,12 @@ class Profiles(dict):
 
 
 # `small` is the demo on a laptop, `ci` only proves that every cell works, `full` is for a GPU. Which losses: benchmarks/model.md.
-_LEARN = ("--criterion1", "ce", "--lr", "1.5e-3", "--model_msg", "notebook")
+_LEARN = ("--lr", "1.5e-3", "--model_msg", "notebook")
+_SHORT = (*_LEARN, "--criterion1", "ce")
 PROFILES = Profiles({
-    "ci": {"scenes": 4, "size": 48, "flags": [*_LEARN, "--epoch", "2", "--val_every", "1", "--patch_size", "32", "--batch_size", "2", "--channels", "8"]},
-    "small": {"scenes": 34, "size": 96, "flags": [*_LEARN, "--epoch", "8", "--val_every", "2", "--patch_size", "48", "--batch_size", "2",
+    "ci": {"scenes": 4, "size": 48, "flags": [*_SHORT, "--epoch", "2", "--val_every", "1", "--patch_size", "32", "--batch_size", "2", "--channels", "8"]},
+    "small": {"scenes": 34, "size": 96, "flags": [*_SHORT, "--epoch", "8", "--val_every", "2", "--patch_size", "48", "--batch_size", "2",
                                                   "--crops_per_scene", "2", "--decay_step", "5", "--gamma", "0.3"]},
-    "full": {"scenes": 400, "size": 256, "flags": [*_LEARN, "--criterion1", "l1", "--hidden_weight", "1", "--epoch", "400", "--val_every", "10", "--patch_size", "64", "--batch_size", "16",
+    "full": {"scenes": 400, "size": 256, "flags": [*_LEARN, "--hidden_weight", "1", "--epoch", "400", "--val_every", "10", "--patch_size", "64", "--batch_size", "16",
                                                    "--crops_per_scene", "4", "--channels", "64", "--num_workers", "4", "--decay_step", "120"]},
 })

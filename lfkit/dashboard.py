@@ -16,7 +16,7 @@ from visdom import Visdom
 from lfkit.faults import Fault
 from lfkit.files import check_target
 from lfkit.visdom_page import page_or_none
-from lfkit.visual import DISP_MAP, disp_limits
+from lfkit.visual import DISP_MAP, disp_limits, validated_epochs
 
 logger = logging.getLogger("lfkit")
 SERVER_SECONDS = 30  # a server that we start answers within that
@@ -142,13 +142,12 @@ def plot_predictions(vis, report: dict) -> None:
 
 def _past(report: dict) -> tuple[list[dict], list[dict]]:
     """What a report of `fit` tells of the epochs before its own by its curves: those trained and the validations, each with its epoch."""
-    curves, last = report.get("curves") or {"train_loss": []}, report["train"] is not None
+    curves, last = report.get("curves") or {"train_loss": [], "test_metric": []}, report["train"] is not None
     length = len(curves["train_loss"])
     first = report["epoch"] - length  # epochs before the first of the curves
     row = lambda k, **names: {name: curves[curve][k] for name, curve in names.items()}
     trained = [{"epoch": first + k + 1, **row(k, loss="train_loss", loss1="loss1", loss2="loss2", loss3="loss3", mse="train_metric")} for k in range(length - last)]
-    made = [k for k in range(length - last) if k == 0 or curves["test_metric"][k] != curves["test_metric"][k - 1]]  # the others repeat it
-    return trained, [{"epoch": first + k, **row(k, mse="test_metric", bad_pix="bad_pix")} for k in made if first + k != report["validation"]["epoch"]]
+    return trained, [{"epoch": first + k, **row(k, mse="test_metric", bad_pix="bad_pix")} for k in validated_epochs(curves["test_metric"]) if first + k != report["validation"]["epoch"]]
 
 
 def draw_report(board: Dashboard, report: dict) -> None:

@@ -294,9 +294,11 @@ def write_synthetic(out: str | Path, scenes: int, size: int, seed: int, render) 
         hidden[scene.name] = float(scene.mask.mean())
     names, held_out = list(hidden), max(1, scenes // 8)
     testing, short = (Path(out) / name for name in SCENE_LISTS)
-    _extend_list(testing, [name for name in names[-held_out:] if not short.exists() or name not in _listed(short)])
+    validated = _listed(short) if short.exists() else []
+    _extend_list(testing, [name for name in names[-held_out:] if name not in validated])
     if not short.exists():
-        first = sorted((name for name in names[:held_out] if name not in _listed(testing)), key=hidden.get)
+        tested = _listed(testing)
+        first = sorted((name for name in names[:held_out] if name not in tested), key=hidden.get)
         first = [name for name in first if hidden[name]] or first
         count = max(1, held_out // 4)
         _extend_list(short, first[max(0, len(first) - count) // 2:][:count])

@@ -101,10 +101,10 @@ def write_report(run: str | Path, out: str | Path | None = None) -> Path:
     check_target(out)
     checkpoint = newest_checkpoint(run)
     curves = checkpoint.get("curves", {})
-    length, epochs = len(curves.get("train_loss", ())), checkpoint["epoch"]
+    epochs = checkpoint["epoch"]
     starts = _read_starts(run / "environment.json")
     names = list(dict.fromkeys(name for start in starts for name in start))
-    sections = {"Curves": _picture(_drawn(plot_curves(curves, epochs - length + 1, checkpoint.get("tested")))) if length else "<p>No epoch is trained yet.</p>",
+    sections = {"Curves": _picture(_drawn(plot_curves(curves, epochs, checkpoint.get("tested")))) if curves.get("train_loss") else "<p>No epoch is trained yet.</p>",
                 "Validation": _validation(checkpoint.get("tested")), "Pictures": _pictures(run),
                 "Arguments": _table([], [[f"--{name}", str(value)] for name, value in sorted(checkpoint["args"].items())])}
     if starts:

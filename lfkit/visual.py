@@ -196,6 +196,12 @@ def _inside(pixel: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
     return tuple(pixel)
 
 
+def _marked(ax, image: np.ndarray, pixel: tuple[int, int], title: str) -> None:
+    """A picture with a cross at the pixel (y, x)."""
+    _image(ax, as_float(image), title)
+    ax.plot(pixel[1], pixel[0], "+", color="red", markersize=14, markeredgewidth=2)
+
+
 def plot_distribution(both: np.ndarray, background: np.ndarray, pixel: tuple[int, int], max_disp: float, step: float,
                       fg_disp: np.ndarray | None = None, bg_disp: np.ndarray | None = None, image: np.ndarray | None = None) -> Figure:
     """The two distributions at one pixel, and where the truth lies.
@@ -217,8 +223,7 @@ def plot_distribution(both: np.ndarray, background: np.ndarray, pixel: tuple[int
     first = int(image is not None)
     fig, axes = _panels(1 + first, widths=[1] * first + [1.8])
     if image is not None:
-        _image(axes[0], as_float(image), "centre view")
-        axes[0].plot(x, y, "+", color="red", markersize=14, markeredgewidth=2)
+        _marked(axes[0], image, (y, x), "centre view")
     ax = axes[first]
     ax.bar(levels - 0.18 * step, both[:, y, x], 0.36 * step, label="depDistT (both layers)", color="#0072B2")
     ax.bar(levels + 0.18 * step, background[:, y, x], 0.36 * step, label="depDistS (background)", color="#E69F00")
@@ -250,8 +255,7 @@ def plot_stages(model: DeoccNet, lf: np.ndarray, pixel: tuple[int, int], fg_disp
         final, seen = [*map(at_pixel, model.distributions(seen))], {name: at_pixel(part) for name, part in seen.items()}
     levels, groups = model.fine_levels.cpu().numpy(), len(model.evidence.groups)
     fig, (picture, *axes) = _panels(5, 4.2)
-    _image(picture, as_float(lf[len(lf) // 2, len(lf) // 2]), f"pixel y = {pixel[0]}, x = {pixel[1]}")
-    picture.plot(pixel[1], pixel[0], "+", color="red", markersize=14, markeredgewidth=2)
+    _marked(picture, lf[len(lf) // 2, len(lf) // 2], pixel, f"pixel y = {pixel[0]}, x = {pixel[1]}")
     evidence = seen["evidence"]
     curves = {"all views": (evidence[:, groups - 1], "-"), "best of the blocks of 3 x 3 views": (evidence[:, groups], "--"),
               "between blocks of like colour": (evidence[:, groups + 1], ":")}
@@ -278,23 +282,28 @@ def plot_stages(model: DeoccNet, lf: np.ndarray, pixel: tuple[int, int], fg_disp
     return fig
 
 
-def plot_curves(curves: dict[str, list], first: int = 1, tested: dict | None = None) -> Figure:
+def validated_epochs(test_metric: list) -> list[int]:
+    """The places in a curve of epochs that a validation came before: the others repeat the value before them."""
+    return [k for k, value in enumerate(test_metric) if k == 0 or value != test_metric[k - 1]]
+
+
+def plot_curves(curves: dict[str, list], trained: int | None = None, tested: dict | None = None) -> Figure:
     """Training loss, and the MSE x 100 of training and validation, over the epochs trained.
 
     Args:
         curves: train_loss, train_metric and test_metric, one value an epoch; metrics in squared pixels. test_metric is of before the epoch, and a value that repeats the one before was not measured.
-        first: number of the first of these epochs, counted from 1.
+        trained: how many epochs were trained at the last of these; as many as these are by default.
         tested: the newest validation, with epoch (how many were trained) and mse, which is drawn too where it comes after the curves'.
     """
     fig, axes = _panels(2, widths=[1.6, 1.6])
-    epochs = first + np.arange(len(curves["train_loss"]))
+    length, validated = len(curves["train_loss"]), validated_epochs(curves["test_metric"])
+    before = (length if trained is None else trained) - length
+    epochs = before + 1 + np.arange(length)
     axes[0].plot(epochs, curves["train_loss"], "o-", markersize=3, color="#0072B2")
     axes[0].set(title="training loss", xlabel="epochs trained", ylabel="loss")
     axes[1].plot(epochs, 100 * np.asarray(curves["train_metric"]), "o-", markersize=3, label="training crops")
-    validated = np.asarray(curves["test_metric"])
-    measured = np.flatnonzero(np.diff(validated, prepend=np.nan))  # an epoch without a validation repeats the last one's
-    points = [*zip(epochs[measured] - 1, validated[measured])]
-    if tested and tested["epoch"] >= first + len(epochs) - 1:
+    points = [(before + k, curves["test_metric"][k]) for k in validated]
+    if tested and tested["epoch"] >= before + length:
         points.append((tested["epoch"], tested["mse"]))
     axes[1].plot([x for x, _ in points], [100 * mse for _, mse in points], "s--", markersize=3, label="validation scenes")
     axes[1].set(title="background's disparity", xlabel="epochs trained", ylabel="MSE x 100 (px²)", yscale="log")
@@ -313,8 +322,7 @@ class LiveCurves:
     def __call__(self, report: dict) -> None:
         """Draws the curves of a report of `fit`."""
         from IPython.display import display  # a notebook has it; the command line does without
-        length = len(report["curves"]["train_loss"])
-        fig = plot_curves(report["curves"], report.get("epoch", length) - length + 1, report.get("validation"))
+        fig = plot_curves(report["curves"], report.get("epoch"), report.get("validation"))
         if self.handle is None:
             self.handle = display(fig, display_id=True)
         else:

@@ -23,10 +23,10 @@ def strip(notebook) -> None:
     notebook.metadata.pop("widgets", None)
 
 
-def run_notebook(path: Path, out: Path, timeout: int | None = 3600) -> None:
-    """Executes one notebook from its own folder, and writes it with its outputs and without times; a cell may take so many seconds."""
+def run_notebook(path: Path, out: Path) -> None:
+    """Executes one notebook from its own folder, and writes it with its outputs and without times."""
     notebook = nbformat.read(path, as_version=4)
-    client = NotebookClient(notebook, timeout=timeout, kernel_name="python3", extra_arguments=["--log-level=ERROR"], resources={"metadata": {"path": str(path.parent)}}, record_timing=False)
+    client = NotebookClient(notebook, kernel_name="python3", extra_arguments=["--log-level=ERROR"], resources={"metadata": {"path": str(path.parent)}}, record_timing=False)
     try:
         client.execute()
     finally:  # a failed notebook is worth reading too
@@ -50,7 +50,7 @@ def main() -> int:
         start = time.monotonic()
         print(f"{path.name} ...", end=" ", flush=True)
         try:
-            run_notebook(path, path if args.store else run_dir / path.name, None if args.profile == "full" else 3600)
+            run_notebook(path, path if args.store else run_dir / path.name)
         except CellExecutionError as error:
             print(f"failed\n{error}", file=sys.stderr)
             return 1

@@ -199,5 +199,5 @@ def test_the_baselines_planes_are_read_where_their_disparity_says(monkeypatch):
 def test_the_head_start_changes_all_of_the_baselines_weights(capsys):
     baseline, network = __import__("train_baseline"), __import__("baselines").EpinetPosterior(4)
     before = [part.clone() for part in network.parameters()]
-    baseline.learn_planes(network, 2, 2e-3, torch.device("cpu"))
+    baseline.learn_planes(network, 2, torch.device("cpu"))
     assert not any(torch.equal(*pair) for pair in zip(before, network.parameters()))

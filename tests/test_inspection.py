@@ -41,7 +41,7 @@ def test_a_click_shows_the_distribution_there(shown):
     inspect_pixel(both, background, np.zeros((6, 7, 3), np.uint8), 4, 1, (2, 5), bg_disp=np.full((6, 7), 1.5))
     (_, first), (_, box), (_, picture) = shown
     heights = lambda fig: [bar.get_height() for bar in fig.axes[1].containers[0]]
-    assert heights(first) == pytest.approx(both[:, 2, 5])
+    assert heights(first) == pytest.approx(both[:, 2, 5]) and first.axes[0].lines[0].get_xydata().tolist() == [[5, 2]]
     field = box.children[0]
     (target,) = field._dom_classes
     assert f".{target} input" in picture.value and "data:image/png;base64," in picture.value  # the click writes into that field

@@ -109,9 +109,9 @@ def test_the_lists_share_no_scene(tmp_path):
     lfkit.write_synthetic(tmp_path / "two", scenes=3, size=16, seed=0, render=render)  # whose last one is validated
     assert lists(tmp_path / "two") == [["s4"], ["s2"]]
     (tmp_path / "three").mkdir()
-    (tmp_path / "three" / "testing_images.txt").write_text("s0\n")
-    lfkit.write_synthetic(tmp_path / "three", scenes=16, size=16, seed=0, render=render)  # whose first one is hers to test
-    assert lists(tmp_path / "three") == [["s0", "s14", "s15"], ["s1"]]
+    (tmp_path / "three" / "testing_images.txt").write_text("s1\n")
+    lfkit.write_synthetic(tmp_path / "three", scenes=16, size=16, seed=0, render=render)  # whose second one, the one with an occluder, is hers to test
+    assert lists(tmp_path / "three") == [["s1", "s14", "s15"], ["s0"]]
     lfkit.write_synthetic(tmp_path / "four", scenes=3, size=16, seed=11, render=render)  # 11 has no occluder
     assert lists(tmp_path / "four") == [["s13"], ["s11"]]
     with pytest.raises(ValueError, match="--scenes must be at least 3, one each to train on, to validate and to test: got 2"):

@@ -72,11 +72,11 @@ def test_arguments_are_shown_to_the_last_digit(run, tmp_path):
 
 def test_epochs_are_counted_from_the_first(data_dir, tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr("lfkit.report.plot_curves", lambda curves, first, tested: drawn.append((len(curves["train_loss"]), first, tested["epoch"])) or plot_curves(curves, first, tested))
+    monkeypatch.setattr("lfkit.report.plot_curves", lambda curves, trained, tested: drawn.append((len(curves["train_loss"]), trained, tested["epoch"])) or plot_curves(curves, trained, tested))
     argv = ["--data_dir", str(data_dir), "--log_dir", str(tmp_path), "--patch_size", "24", "--channels", "4", "--views_num", "3", "--current_iter", "10", "--epoch", "12", "--device", "cpu"]
     *_, last = lfkit.fit(lfkit.get_parser(argv))
-    assert "12 epochs trained" in " ".join(read(write_report(last["log_path"])).words) and drawn == [(2, 11, 12)]
-    assert plot_curves(last["curves"], 11).axes[0].lines[0].get_xdata().tolist() == [11, 12]
+    assert "12 epochs trained" in " ".join(read(write_report(last["log_path"])).words) and drawn == [(2, 12, 12)]
+    assert plot_curves(last["curves"], 12).axes[0].lines[0].get_xdata().tolist() == [11, 12]
 
 
 def test_starts_of_the_runs_directory(run, tmp_path):

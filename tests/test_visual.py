@@ -68,9 +68,9 @@ def test_curves_have_the_validations_that_were_made_where_they_were_made():
     curves = {"train_loss": [4, 3, 2, 1], "train_metric": [4, 3, 2, 1], "test_metric": [2.0, 2.0, 1.0, 1.0]}
     drawn = lambda *args: [list(part) for part in plot_curves(curves, *args).axes[1].lines[1].get_data()]
     assert drawn() == [[0, 2], [200, 100]]  # before the first epoch, and before the third
-    assert drawn(11) == [[10, 12], [200, 100]]
-    assert drawn(1, {"epoch": 4, "mse": 0.5}) == [[0, 2, 4], [200, 100, 50]]  # after the last
-    assert drawn(1, {"epoch": 2, "mse": 1.0}) == [[0, 2], [200, 100]]  # the one that the curve has
+    assert drawn(14) == [[10, 12], [200, 100]]
+    assert drawn(4, {"epoch": 4, "mse": 0.5}) == [[0, 2, 4], [200, 100, 50]]  # after the last
+    assert drawn(None, {"epoch": 2, "mse": 1.0}) == [[0, 2], [200, 100]]  # the one that the curve has
 
 
 def test_live_curves_redraw_in_place(monkeypatch):
