@@ -1,6 +1,7 @@
 """Errors of a disparity map, of two layers, and of the distributions that they are read from."""
 
 from collections.abc import Sequence
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -29,6 +30,8 @@ def _errors(pred, gt, border: int, mask) -> np.ndarray:
         raise ValueError(f"pred and gt differ in shape: {pred.shape} and {gt.shape}; pass both as 'h w'")
     if pred.ndim != 2:
         raise ValueError(f"pred and gt must be 'h w' maps: got shape {pred.shape}; pass one map at a time")
+    if not isinstance(border, Integral):
+        raise ValueError(f"border must be a whole number of pixels: got {border!r}")
     if border < 0 or 2 * border >= min(pred.shape):
         raise ValueError(f"a map of {pred.shape[0]} x {pred.shape[1]} pixels is too small for a border of {border} at each side; "
                          f"pass border={max(0, fitting_border(pred.shape, border))} (--border) or less")
@@ -58,7 +61,7 @@ def compute_mse(pred, gt, border: int = BORDER, mask=None) -> float:
         The mean of (pred - gt) ** 2, in squared pixels.
 
     Raises:
-        ValueError: when the shapes differ or are no maps, the map is too small for the border, no pixel is left, or one is NaN or infinite.
+        ValueError: when the shapes differ or are no maps, the border is no whole number, the map is too small for the border, no pixel is left, or one is NaN or infinite.
 
     >>> compute_mse(np.zeros((4, 4)), np.full((4, 4), 0.5), border=1)
     0.25

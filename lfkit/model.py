@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import reduce as fold
+from numbers import Integral
 
 import torch
 import torch.nn.functional as F
@@ -47,9 +48,9 @@ SAME_BLOCK = 0.02   # blocks whose mean colours differ by much more have no say 
 
 def check_views_num(views_num: int) -> int:
     """views_num when it is an odd number from 3; ValueError otherwise."""
-    if views_num < 3 or views_num % 2 == 0:
+    if not isinstance(views_num, Integral) or views_num < 3 or views_num % 2 == 0:
         raise ValueError(f"views_num must be odd and at least 3, so that there is a centre view: got {views_num}; "
-                         f"use {max(3, views_num - 1)}, the middle views of the grid")
+                         f"use {max(3, int(views_num - 1) // 2 * 2 + 1)}, the middle views of the grid")
     return views_num
 
 
@@ -71,6 +72,11 @@ def jolts(disp: torch.Tensor, share: float) -> torch.Tensor:
     """Smooth random moves like 'b h w', in [-JOLT, JOLT], for about this share of the crops, and 0 for the rest."""
     moves = JOLT * (2 * torch.rand(len(disp), 1, 4, 4, device=disp.device) - 1) * (torch.rand(len(disp), 1, 1, 1, device=disp.device) < share)
     return F.interpolate(moves, disp.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
+
+
+def smaller(disp: torch.Tensor, factor: float) -> torch.Tensor:
+    """Disparities 'b h w' of views that were enlarged by a factor, as of the views as they are."""
+    return F.interpolate(disp[:, None], [round(extent / factor) for extent in disp.shape[-2:]], mode="bilinear")[:, 0] / factor
 
 
 def revised(both: torch.Tensor, background: torch.Tensor, estimate: torch.Tensor, share: float = LAST_SHARE) -> tuple[torch.Tensor, torch.Tensor]:
@@ -251,7 +257,7 @@ class DeoccNet(nn.Module):
         step: distance of two levels, in pixels per view step.
 
     Raises:
-        ValueError: when channels is below 4, views_num is even or below 3, or max_disp is not a multiple of step.
+        ValueError: when channels is no whole number from 4, views_num is even or below 3, or max_disp is not a multiple of step.
 
     Source: plane sweep, as OACC-Net's (Wang et al., CVPR 2022), but without a reference view; sub-pixel levels, SubFocal (Chao et al., 2022).
     """
@@ -261,8 +267,8 @@ class DeoccNet(nn.Module):
 
     def __init__(self, channels: int = 32, views_num: int = 9, max_disp: float = MAX_DISP, step: float = STEP):
         super().__init__()
-        if channels < 4:
-            raise ValueError(f"channels must be at least 4: got {channels}")
+        if not isinstance(channels, Integral) or channels < 4:
+            raise ValueError(f"channels must be a whole number from 4: got {channels}")
         self.channels, self.views_num = channels, check_views_num(views_num)
         self.max_disp, self.step = max_disp, step
         coarse, fine = disparity_levels(max_disp, step), disparity_levels(max_disp, step / FINE)
@@ -471,12 +477,16 @@ class DeoccNet(nn.Module):
         What is a pixel wide is then wider, and a disparity that is off by a tenth is off by more, which the same weights tell better. With all looks once more, estimates
         would drift where dense leaves leave little to see. `apart` as of `look_at_outlines`.
         """
-        larger = lambda part, **how: F.interpolate(part, scale_factor=self.factor, **{"mode": "bilinear"} | how)
-        views = larger(x.flatten(0, 1), mode="bicubic", antialias=True).clamp(-0.5, 0.5).unflatten(0, x.shape[:2])
-        in_pixels = torch.cat([context[:, :-4], self.factor * context[:, -4:-1], context[:, -1:]], 1)  # three disparities, of `first_look`'s summary
-        estimates, before = self.look_again(views, larger(self.factor * disp[:, None])[:, 0], larger(in_pixels), SCALES[1:])
+        estimates, before, views = self.looks_enlarged(x, disp, context, self.factor)
         found = with_rims(views, self.look_at_outlines(views, estimates[-1], before, apart), self.factor * self.step / FINE, self.evidence)
-        return F.interpolate(found[:, None], disp.shape[-2:], mode="bilinear")[:, 0] / self.factor
+        return smaller(found, self.factor)
+
+    def looks_enlarged(self, x: torch.Tensor, disp: torch.Tensor, context: torch.Tensor, factor: float) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:
+        """What `look_again` gives of the second look and the later closer ones on views enlarged by a factor, and these views."""
+        larger = lambda part, **how: F.interpolate(part, scale_factor=factor, **{"mode": "bilinear"} | how)
+        views = larger(x.flatten(0, 1), mode="bicubic", antialias=True).clamp(-0.5, 0.5).unflatten(0, x.shape[:2])
+        in_pixels = torch.cat([context[:, :-4], factor * context[:, -4:-1], context[:, -1:]], 1)  # three disparities, of `first_look`'s summary
+        return *self.look_again(views, larger(factor * disp[:, None])[:, 0], larger(in_pixels), SCALES[1:]), views
 
     def equations(self, x: torch.Tensor, disp: torch.Tensor, centre: torch.Tensor) -> tuple[list[tuple[torch.Tensor, ...]], torch.Tensor]:
         """`normal_equations` a, b, s and share of the views read at a disparity 'b h w', of their colours and of their detail, each view as far as it is like the blocks that agree,

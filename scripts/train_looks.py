@@ -7,7 +7,8 @@
 
 POOL holds scenes of the whole generator; BARS such behind a sheet of bars or a mesh, closer together than the generator's and up to 60 % of the picture; TRACED those of
 `benchmarks/path_traced.py`, moved to disparities anywhere within the network's. A step takes `--shares` of its crops from each. The first look learns from its own losses alone, and on POOL's crops what the later looks read of it is held
-to what it was; the later looks learn from what it gives. With `--looks first` or `--looks later` the others stay as they are.
+to what it was; the later looks learn from what it gives. With `--looks first` or `--looks later` the others stay as they are; with `--enlarge 1.5` the later ones also learn on
+views enlarged so, from what they found before, as the network is used. POOL may be all there is.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import copy
 import os
 import sys
 import time
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +28,7 @@ from lfkit import canvas as drawing
 from lfkit.config import number, whole
 from lfkit.faults import one_sentence
 from lfkit.layers import in_full
-from lfkit.model import LATER, POOLING
+from lfkit.model import LATER, POOLING, check_enlarge, smaller
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "benchmarks")]
 import bars  # noqa: E402
@@ -57,8 +59,8 @@ def apart(ours: torch.Tensor, theirs: torch.Tensor, kept: torch.Tensor) -> torch
     return ((ours - theirs).square() * weights).mean() / theirs.square().mean()
 
 
-def loss_of(model: lfkit.DeoccNet, before: lfkit.DeoccNet, batch: tuple[torch.Tensor, ...], known: torch.Tensor, hold: float, looks: str) -> torch.Tensor:
-    """The losses of the looks that learn; the first one's with `hold` times how far its features have moved from those of the weights `before` on the crops of `known` (b,) kinds."""
+def loss_of(model: lfkit.DeoccNet, before: lfkit.DeoccNet, batch: tuple[torch.Tensor, ...], known: torch.Tensor, hold: float, looks: str, enlarge: float = 1) -> torch.Tensor:
+    """The losses of the looks that learn, the later ones' also on views enlarged by `enlarge` where that is above 1; the first one's with `hold` times how far its features have moved from those of the weights `before` on the crops of `known` (b,) kinds."""
     views, fg_disp, bg_disp = batch
     x = views - 0.5
     centre, loss = x[:, x.shape[1] // 2], 0
@@ -75,8 +77,13 @@ def loss_of(model: lfkit.DeoccNet, before: lfkit.DeoccNet, batch: tuple[torch.Te
     if looks != "first":
         maps, before_last = model.look_again(x, seen["first"].detach(), context.detach())
         last = model.bounded(model.look_at_outlines(x, maps[-1], before_last, apart=True))
-        maps = [*map(model.bounded, maps)]
-        loss = loss + gpu.loss_of_maps(model, maps, fg_disp, bg_disp) + gpu.loss_of_last(model, last, fg_disp, bg_disp)
+        bounded = [*map(model.bounded, maps)]
+        loss = loss + gpu.loss_of_maps(model, bounded, fg_disp, bg_disp) + gpu.loss_of_last(model, last, fg_disp, bg_disp)
+        if enlarge > 1:
+            maps, before_last, enlarged = model.looks_enlarged(x, maps[-1].detach(), context.detach(), enlarge)
+            last = model.look_at_outlines(enlarged, maps[-1], before_last, apart=True)
+            *maps, last = (model.bounded(smaller(disp, enlarge)) for disp in (*maps, last))
+            loss = loss + gpu.loss_of_maps(model, maps, fg_disp, bg_disp) + gpu.loss_of_last(model, last, fg_disp, bg_disp)
     return loss
 
 
@@ -91,8 +98,9 @@ def train(options: argparse.Namespace) -> None:
         raise ValueError(f"{empty[0].folder}: no scene in it; render some first")
     if len(options.shares) != len(pools) or not sum(options.shares):
         raise ValueError(f"--shares has {len(options.shares)} numbers for {len(pools)} folders of scenes, of a sum of {sum(options.shares):g}; give one for each, and a sum above 0")
-    if options.patch_size % POOLING:
-        raise ValueError(f"--patch_size must be a multiple of {POOLING}: got {options.patch_size}")
+    pooling = POOLING * Fraction(check_enlarge(options.enlarge)).denominator
+    if options.patch_size % pooling:
+        raise ValueError(f"--patch_size must be a multiple of {pooling}: got {options.patch_size}")
     shares, rng = np.array(options.shares) / sum(options.shares), np.random.default_rng(options.seed)
     for name, parameter in run.model.named_parameters():
         parameter.requires_grad_(options.looks in ("all", "later" if name.startswith(LATER) else "first"))
@@ -103,7 +111,7 @@ def train(options: argparse.Namespace) -> None:
     while (done := (time.perf_counter() - start) / options.seconds) < 1:
         chosen = rng.choice(len(pools), options.batch_size, p=shares)
         batch = tuple(torch.cat(parts) for parts in zip(*(pools[k].crops(1) for k in chosen)))
-        loss = loss_of(run.model, before, batch, torch.from_numpy(chosen == 0).to(device), options.hold, options.looks)
+        loss = loss_of(run.model, before, batch, torch.from_numpy(chosen == 0).to(device), options.hold, options.looks, options.enlarge)
         run.model.zero_grad()
         loss.backward()
         run.move(number, done)
@@ -126,11 +134,11 @@ def main() -> None:
     rendering.add_argument("--scenes", type=whole(1), required=True)
     training.add_argument("out", metavar="OUT", help="folder of the weights")
     training.add_argument("pool", metavar="POOL", help="folder of scenes of the kinds that the weights know")
-    training.add_argument("more", metavar="MORE", nargs="+", help="folders of scenes of other kinds")
-    training.add_argument("--shares", type=number(0), nargs="+", required=True, help="of each folder's crops, POOL's first")
+    training.add_argument("more", metavar="MORE", nargs="*", help="folders of scenes of other kinds")
+    training.add_argument("--shares", type=number(0), nargs="+", default=[1.0], help="of each folder's crops, POOL's first")
     training.add_argument("--looks", choices=("all", "first", "later"), default="all", help="which learn")
     training.add_argument("--start_from", required=True, metavar="CHECKPOINT")
-    for name, kind, default in (("lr", number(0), 6e-4), ("average", number(0, below=1), 0.995), ("seed", whole(0), 0), ("seconds", number(1), 2900), ("hold", number(0), 1.0), ("batch_size", whole(1), 2),
+    for name, kind, default in (("lr", number(0), 6e-4), ("average", number(0, below=1), 0.995), ("seed", whole(0), 0), ("seconds", number(1), 2900), ("hold", number(0), 1.0), ("enlarge", number(1), 1.0), ("batch_size", whole(1), 2),
                                 ("patch_size", whole(POOLING), 96), ("report_every", whole(1), 100), ("threads", whole(1), os.cpu_count()), ("device", str, "cpu")):
         training.add_argument(f"--{name}", type=kind, default=default)
     options = parser.parse_args()

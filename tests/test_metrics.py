@@ -56,6 +56,8 @@ def test_bad_input(metric):
         metric(np.zeros((1, 64, 64)), np.zeros((1, 64, 64)))
     with pytest.raises(ValueError, match="a map of 22 x 40 pixels is too small for a border of 11.*border=10 .--border. or less"):
         metric(np.zeros((22, 40)), np.zeros((22, 40)))
+    with pytest.raises(ValueError, match="border must be a whole number of pixels: got 2.0"):
+        metric(GT, GT, border=2.0)
     with pytest.raises(ValueError, match="mask has shape"):
         metric(GT, GT, border=0, mask=np.ones((2, 2)))
     with pytest.raises(ValueError, match="no pixel"):

@@ -364,7 +364,7 @@ def test_parameters_and_xavier():
     assert layer.weight.abs().max() <= bound and layer.weight.abs().max() > 0.9 * bound and (layer.bias == 0).all()
 
 
-@pytest.mark.parametrize("wrong", [{"views_num": 8}, {"views_num": 1}, {"max_disp": 4, "step": 3}, {"channels": 2}])
+@pytest.mark.parametrize("wrong", [{"views_num": 8}, {"views_num": 1}, {"views_num": 9.0}, {"max_disp": 4, "step": 3}, {"channels": 2}, {"channels": 4.5}])
 def test_bad_sizes(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         DeoccNet(**{"channels": 4} | wrong)

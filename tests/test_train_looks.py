@@ -72,7 +72,7 @@ def test_it_trains_and_leaves_the_other_looks_alone(tmp_path, monkeypatch, looks
     for folder in ("pool", "bars"):
         (tmp_path / folder).mkdir()
     options = Namespace(pool=str(tmp_path / "pool"), more=[str(tmp_path / "bars")], shares=[0.5, 0.5], looks=looks, out=str(tmp_path / "out"), start_from=str(lfkit.checkpoint.WEIGHTS), lr=1e-3,
-                        average=0.5, seed=0, seconds=3.0, hold=1.0, batch_size=2, patch_size=40, report_every=1, threads=torch.get_num_threads(), device="cpu")
+                        average=0.5, seed=0, seconds=3.0, hold=1.0, batch_size=2, patch_size=40, report_every=1, threads=torch.get_num_threads(), device="cpu", enlarge=1)
     with pytest.raises(ValueError, match="pool: no scene in it; render some first"):
         script.train(options)
     gpu.render(tmp_path / "pool", range(3, 5))
@@ -83,6 +83,10 @@ def test_it_trains_and_leaves_the_other_looks_alone(tmp_path, monkeypatch, looks
         script.train(Namespace(**vars(options) | {"shares": [0.0, 0.0]}))
     with pytest.raises(ValueError, match="--patch_size must be a multiple of 8: got 36"):
         script.train(Namespace(**vars(options) | {"patch_size": 36}))
+    with pytest.raises(ValueError, match="--patch_size must be a multiple of 16: got 40"):
+        script.train(Namespace(**vars(options) | {"enlarge": 1.5}))
+    with pytest.raises(ValueError, match="enlarge must be 1, 1.5 or 2: got 1.2"):
+        script.train(Namespace(**vars(options) | {"enlarge": 1.2}))
     with pytest.raises(ValueError, match="48 x 48 pixels, too few for crops of 56; use --patch_size 48 or less"):
         script.train(Namespace(**vars(options) | {"patch_size": 56}))
     script.train(options)
