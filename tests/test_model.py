@@ -169,15 +169,14 @@ def test_the_later_looks_say_the_mean_over_a_light_field_as_it_comes_and_half_tu
 
 
 def test_a_closer_look_taken_twice_in_use_moves_only_what_is_not_at_its_place(monkeypatch):
-    torch.manual_seed(0)
-    net, x = load_pretrained(), torch.rand(1, 81, 3, 32, 32)
+    net, x = load_pretrained(), torch.from_numpy(synthesize(8, 48).lf).float().div(255).flatten(0, 1).movedim(-1, 1)[None]
     with torch.inference_mode():
         twice = net.stages(x)
         monkeypatch.setattr("lfkit.model.REPEATED", None)
         once = net.stages(x)
     assert torch.equal(twice["third"], once["third"])
     move = (twice["fourth"] - once["fourth"]).abs()
-    assert 0.02 < (move > 0).float().mean() < 0.995
+    assert 0.02 < (move > 0).float().mean() < 0.9
 
 
 def test_a_repeated_look_counts_as_far_as_it_moves_and_so_do_its_features(monkeypatch):
