@@ -111,7 +111,8 @@ def test_what_is_published_lies_between_runs_and_names_no_machine(args, tmp_path
     assert {later(name) for name in start} == {True, False}
     expected = {"": lambda name: start[name],
                 "--towards 1.pkl 0.5 0.5": lambda name: (start[name] + one[name]) / 2,
-                "--towards 1.pkl 0.5 0 --towards 2.pkl 0.8 0.25": lambda name: 0.75 * start[name] + 0.25 * other[name] if later(name) else 0.5 * one[name] + 0.8 * other[name] - 0.3 * start[name]}
+                "--towards 1.pkl 0.5 0 --towards 2.pkl 0.8 0.25": lambda name: 0.75 * start[name] + 0.25 * other[name] if later(name) else 0.5 * one[name] + 0.8 * other[name] - 0.3 * start[name],
+                "--towards 1.pkl 0.5 0.5 --take second_look 2.pkl": lambda name: other[name] if name.startswith("second_look.") else (start[name] + one[name]) / 2}
     monkeypatch.chdir(tmp_path)
     for flags, of in expected.items():
         monkeypatch.setattr(sys, "argv", ["strip_checkpoint.py", "0.pkl", "out.pkl", *flags.split()])
@@ -131,6 +132,7 @@ def test_what_a_script_cannot_do_it_says_in_a_sentence(args, tmp_path, monkeypat
                  "strip_checkpoint small.pkl small.pkl": "small.pkl: is the checkpoint that is read, whose optimizer's state would be lost; name another FILE",
                  "strip_checkpoint small.pkl out.pkl --towards small.pkl nan 1": "--towards small.pkl nan 1: expected two numbers, parts of the way",
                  "strip_checkpoint small.pkl out.pkl --towards small.pkl a 1": "--towards small.pkl a 1: expected two numbers",
+                 "strip_checkpoint small.pkl out.pkl --take third_look small.pkl": "--take third_look small.pkl: the network has no part third_look; expected one of vote_weights, guide",
                  "figure scene.npy out.xyz": "out.xyz: a figure's file must end in .png",
                  "strip_checkpoint none.pkl out.pkl": "no checkpoint at none.pkl",
                  "strip_checkpoint small.pkl small.pkl/out.pkl": "out.pkl: can't be written, small.pkl is a file",
