@@ -477,11 +477,11 @@ class DeoccNet(nn.Module):
         What is a pixel wide is then wider, and a disparity that is off by a tenth is off by more, which the same weights tell better. With all looks once more, estimates
         would drift where dense leaves leave little to see. `apart` as of `look_at_outlines`.
         """
-        estimates, before, views = self.looks_enlarged(x, disp, context, self.factor)
+        estimates, before, views = self.look_again_enlarged(x, disp, context, self.factor)
         found = with_rims(views, self.look_at_outlines(views, estimates[-1], before, apart), self.factor * self.step / FINE, self.evidence)
         return smaller(found, self.factor)
 
-    def looks_enlarged(self, x: torch.Tensor, disp: torch.Tensor, context: torch.Tensor, factor: float) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:
+    def look_again_enlarged(self, x: torch.Tensor, disp: torch.Tensor, context: torch.Tensor, factor: float) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:
         """What `look_again` gives of the second look and the later closer ones on views enlarged by a factor, and these views."""
         larger = lambda part, **how: F.interpolate(part, scale_factor=factor, **{"mode": "bilinear"} | how)
         views = larger(x.flatten(0, 1), mode="bicubic", antialias=True).clamp(-0.5, 0.5).unflatten(0, x.shape[:2])

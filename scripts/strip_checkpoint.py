@@ -34,6 +34,7 @@ def main() -> None:
         raise ValueError(f"{args.target}: is the checkpoint that is read, whose optimizer's state would be lost; name another FILE")
     checkpoint = read_checkpoint(args.source)
     start = checkpoint["model_state_dict"] = scored_weights(checkpoint)
+
     def like(other: str) -> dict[str, torch.Tensor]:
         weights = scored_weights(read_checkpoint(other))
         if {name: value.shape for name, value in weights.items()} != {name: value.shape for name, value in start.items()}:

@@ -16,7 +16,6 @@ import copy
 import os
 import sys
 import time
-from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
@@ -28,7 +27,7 @@ from lfkit import canvas as drawing
 from lfkit.config import number, whole
 from lfkit.faults import one_sentence
 from lfkit.layers import in_full
-from lfkit.model import LATER, POOLING, check_enlarge, smaller
+from lfkit.model import LATER, POOLING, smaller
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "benchmarks")]
 import bars  # noqa: E402
@@ -75,15 +74,16 @@ def loss_of(model: lfkit.DeoccNet, before: lfkit.DeoccNet, batch: tuple[torch.Te
         over_levels = (in_full(torch.einsum)("bfhw,fd->bdhw", seen[name], model.to_coarse) for name in ("both", "background"))
         loss = loss + gpu.loss_of_looks(model, *over_levels, [seen["first"]], fg_disp, bg_disp) + hold * (apart(features, features_before, known) + apart(guide, guide_before, known))
     if looks != "first":
+        def later(views: torch.Tensor, maps: list[torch.Tensor], before_last: torch.Tensor, factor: float) -> torch.Tensor:
+            found = [*maps, model.look_at_outlines(views, maps[-1], before_last, apart=True)]
+            *found, last = (model.bounded(smaller(disp, factor)) for disp in found)
+            return gpu.loss_of_maps(model, found, fg_disp, bg_disp) + gpu.loss_of_last(model, last, fg_disp, bg_disp)
+
         maps, before_last = model.look_again(x, seen["first"].detach(), context.detach())
-        last = model.bounded(model.look_at_outlines(x, maps[-1], before_last, apart=True))
-        bounded = [*map(model.bounded, maps)]
-        loss = loss + gpu.loss_of_maps(model, bounded, fg_disp, bg_disp) + gpu.loss_of_last(model, last, fg_disp, bg_disp)
+        loss = loss + later(x, maps, before_last, 1)
         if enlarge > 1:
-            maps, before_last, enlarged = model.looks_enlarged(x, maps[-1].detach(), context.detach(), enlarge)
-            last = model.look_at_outlines(enlarged, maps[-1], before_last, apart=True)
-            *maps, last = (model.bounded(smaller(disp, enlarge)) for disp in (*maps, last))
-            loss = loss + gpu.loss_of_maps(model, maps, fg_disp, bg_disp) + gpu.loss_of_last(model, last, fg_disp, bg_disp)
+            maps, before_last, enlarged = model.look_again_enlarged(x, maps[-1].detach(), context.detach(), enlarge)
+            loss = loss + later(enlarged, maps, before_last, enlarge)
     return loss
 
 
@@ -98,9 +98,9 @@ def train(options: argparse.Namespace) -> None:
         raise ValueError(f"{empty[0].folder}: no scene in it; render some first")
     if len(options.shares) != len(pools) or not sum(options.shares):
         raise ValueError(f"--shares has {len(options.shares)} numbers for {len(pools)} folders of scenes, of a sum of {sum(options.shares):g}; give one for each, and a sum above 0")
-    pooling = POOLING * Fraction(check_enlarge(options.enlarge)).denominator
-    if options.patch_size % pooling:
-        raise ValueError(f"--patch_size must be a multiple of {pooling}: got {options.patch_size}")
+    before.enlarge = options.enlarge  # for its `pooling`
+    if options.patch_size % before.pooling:
+        raise ValueError(f"--patch_size must be a multiple of {before.pooling}: got {options.patch_size}")
     shares, rng = np.array(options.shares) / sum(options.shares), np.random.default_rng(options.seed)
     for name, parameter in run.model.named_parameters():
         parameter.requires_grad_(options.looks in ("all", "later" if name.startswith(LATER) else "first"))

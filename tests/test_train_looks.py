@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 import lfkit
 
@@ -37,15 +38,32 @@ def test_the_losses_are_those_of_all_looks():
     assert torch.allclose(parts["first"] + parts["later"], parts["all"], rtol=1e-5) and min(parts.values()) > 0
 
 
+def test_with_enlarge_the_later_looks_learn_from_enlarged_views_too():
+    """From what they found before, with losses of what they find there, as of the views as they are."""
+    torch.manual_seed(0)
+    net, views, bg_disp = lfkit.DeoccNet(4, 3).train(), torch.rand(1, 9, 3, 32, 48), 3 * torch.rand(1, 32, 48)
+    batch, known = (views, bg_disp + torch.rand(1, 32, 48).round(), bg_disp), torch.tensor([True])
+    with torch.no_grad():
+        seen, context, _ = net.first_look(net.cost_volume(views - 0.5), net.guide(views[:, 4] - 0.5))
+        maps, _ = net.look_again(views - 0.5, seen["first"], context)
+        maps, before_last, enlarged = net.look_again_enlarged(views - 0.5, maps[-1], context, 1.5)
+        *maps, last = (F.interpolate(disp[:, None], (32, 48), mode="bilinear")[:, 0] / 1.5 for disp in (*maps, net.look_at_outlines(enlarged, maps[-1], before_last)))
+        expected = gpu.loss_of_maps(net, maps, *batch[1:]) + gpu.loss_of_last(net, last, *batch[1:])
+        plain, more = (script.loss_of(net, net, batch, known, 1.0, "later", enlarge) for enlarge in (1, 1.5))
+    assert enlarged.shape == (1, 9, 3, 48, 72) and torch.allclose(more - plain, expected, rtol=1e-4) and expected > 0
+
+
 def test_each_look_learns_from_its_own_losses_alone():
     torch.manual_seed(0)
-    net, views, bg_disp = lfkit.DeoccNet(4, 3).train(), torch.rand(1, 9, 3, 24, 24), 3 * torch.rand(1, 24, 24)
-    known = torch.tensor([False])
-    for looks in ("first", "later"):
+    net, views, bg_disp = lfkit.DeoccNet(4, 3).train(), torch.rand(1, 9, 3, 32, 32), 3 * torch.rand(1, 32, 32)
+    known, last = torch.tensor([False]), []
+    for looks, enlarge in (("first", 1), ("later", 1), ("later", 1.5)):
         net.zero_grad()
-        script.loss_of(net, net, (views, bg_disp + 1, bg_disp), known, 1.0, looks).backward()
+        script.loss_of(net, net, (views, bg_disp + 1, bg_disp), known, 1.0, looks, enlarge).backward()
         reached = {name.startswith(script.LATER) for name, parameter in net.named_parameters() if parameter.grad is not None and parameter.grad.abs().sum() > 0}
         assert reached == {looks == "later"}
+        last.append(net.outline_look.head.weight.grad)
+    assert not torch.equal(*last[1:])  # what enlarged views say moves them too
 
 
 def test_its_path_traced_scenes_are_those_of_the_benchmark_but_for_rays_truth_and_disparity():

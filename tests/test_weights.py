@@ -112,7 +112,8 @@ def test_what_is_published_lies_between_runs_and_names_no_machine(args, tmp_path
     expected = {"": lambda name: start[name],
                 "--towards 1.pkl 0.5 0.5": lambda name: (start[name] + one[name]) / 2,
                 "--towards 1.pkl 0.5 0 --towards 2.pkl 0.8 0.25": lambda name: 0.75 * start[name] + 0.25 * other[name] if later(name) else 0.5 * one[name] + 0.8 * other[name] - 0.3 * start[name],
-                "--towards 1.pkl 0.5 0.5 --take second_look 2.pkl": lambda name: other[name] if name.startswith("second_look.") else (start[name] + one[name]) / 2}
+                "--towards 1.pkl 0.5 0.5 --take second_look 2.pkl": lambda name: other[name] if name.startswith("second_look.") else (start[name] + one[name]) / 2,
+                "--take guide 2.pkl": lambda name: other[name] if name.startswith("guide.") else start[name]}  # and not guide_middle
     monkeypatch.chdir(tmp_path)
     for flags, of in expected.items():
         monkeypatch.setattr(sys, "argv", ["strip_checkpoint.py", "0.pkl", "out.pkl", *flags.split()])
